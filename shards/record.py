@@ -1,0 +1,172 @@
+"""The record: one clip, from a raw corpus to a sample in a tar, and the manifest that accounts for all. No torch.
+
+A sample is `<key>.json` (`ClipRecord.to_json`), the clip's own media files unchanged (`<key>.mp4`, `<key>.m4a`, ...)
+and optional precomputed features (`<key>.<feature>.npy`). A shard set is a folder:
+
+    manifest.json                 Manifest: counts, hashes, splits, features, quarantine
+    vocabulary.txt                "word count" lines of the training split, most frequent first
+    train-000000.tar              WebDataset shard, readable by any WebDataset reader
+    train-000000.index.json       ShardIndex: where each member lies, with its CRC-32
+"""
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "valid", "test")
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A spoken word; times in seconds from the clip's start."""
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawClip:
+    """One clip as a corpus finds it, before anything was opened."""
+
+    key: str
+    """Unique in the corpus; letters, digits, '_', '-' and '/' (a dot would split a WebDataset key)."""
+    speaker: str
+    video: Path | None = None
+    """File with the picture; also with the sound where `audio` is None and it has an audio stream."""
+    audio: Path | None = None
+    words: tuple[Word, ...] | None = None
+    """None where no transcript knows the clip; () where the transcript says that nothing was spoken."""
+    source: dict[str, str] = field(default_factory=dict)
+    """Ids of the corpus (video id, utterance, statement, ...); split rules read them."""
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):
+            raise ValueError(
+                f"key {self.key!r}: only letters, digits, '_', '-' and '/' (a dot splits a WebDataset key)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """What `<key>.json` says of a sample."""
+
+    key: str
+    speaker: str
+    split: str
+    duration_s: float
+    has_audio: bool
+    has_video: bool
+    words: tuple[Word, ...] | None
+    source: dict[str, str]
+    labels: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ClipRecord":
+        """Rebuild a record from a sample's JSON."""
+        words = fields["words"]
+        return cls(**{**fields, "words": None if words is None else tuple(Word(**word) for word in words)})
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where one file of a sample lies in its tar."""
+
+    offset: int
+    """Of the payload's first byte."""
+    size: int
+    crc32: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """`<shard>.index.json`: key -> extension -> Member, in the order of the tar."""
+
+    shard: str
+    samples: dict[str, dict[str, Member]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The index as plain JSON types (members as [offset, size, crc32])."""
+        return {
+            "shard": self.shard,
+            "samples": {
+                key: {ext: [member.offset, member.size, member.crc32] for ext, member in members.items()}
+                for key, members in self.samples.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "ShardIndex":
+        """Rebuild an index from `to_json`'s dict."""
+        samples = {
+            key: {ext: Member(*numbers) for ext, numbers in members.items()}
+            for key, members in fields["samples"].items()
+        }
+        return cls(shard=fields["shard"], samples=samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One shard in the manifest."""
+
+    name: str
+    """File name of the tar, relative to the manifest's folder."""
+    split: str
+    num_samples: int
+    size: int
+    sha256: str
+    index: str
+    index_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The one account of a shard set; `found == written + quarantined + filtered` holds."""
+
+    format_version: int = FORMAT_VERSION
+    corpus: str
+    created_by: str
+    """Version and commit of the code that wrote it."""
+    split: dict[str, Any]
+    """Rule, seed and shares that drew the splits."""
+    found: int
+    written: int
+    filtered: dict[str, int]
+    """Reason -> number of clips left out on purpose."""
+    quarantined: dict[str, str]
+    """Key (or file) -> why it could not be read."""
+    shards: list[ShardInfo]
+    features: list[dict[str, Any]]
+    """FeatureSpec.to_json of every stored feature."""
+    labels: dict[str, dict[str, int]]
+    """Label -> class -> number of clips, over all splits."""
+    counts: dict[str, int]
+    """without_audio, without_video, without_words, words, seconds."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Manifest":
+        """Rebuild a manifest.
+
+        Raises:
+            ValueError: the format is newer or older than this code reads.
+        """
+        if fields.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"manifest.json has format {fields.get('format_version')}, this version reads {FORMAT_VERSION}: "
+                "write the shards again, or install the version that wrote them"
+            )
+        return cls(**{**fields, "shards": [ShardInfo(**shard) for shard in fields["shards"]]})

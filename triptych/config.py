@@ -1,0 +1,185 @@
+"""YAML plus `a.b=c` overrides -> frozen dataclasses, strictly.
+
+A schema is a frozen, keyword-only dataclass of such dataclasses; each component owns one and sees only that. A choice
+between components is a dataclass with one optional field a component (`objectives: {masked_lm: {...}}`), so that adding
+one is a file and a line. The file may name one other file as `base:` (relative to itself) and then lists only what
+differs. The config never changes after loading; derived values are computed where they are used.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """A mistake of the user's, told in one message that says what, where and what to do; commands print only that."""
+
+
+def config_folder() -> Path:
+    """Where the shipped configs lie: inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).parent
+    shipped = package / "configs"
+    return shipped if shipped.is_dir() else package.parent / "configs"
+
+
+def find(name: str, stage: str) -> Path:
+    """The config file that a command's first argument means: a path, or the name of a shipped config of the stage.
+
+    Raises:
+        UserError: neither is there; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted((config_folder() / stage).glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    raise UserError(f"no config {name!r}: neither a file nor a shipped config of {stage} ({', '.join(shipped)})")
+
+
+def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str] = ()) -> T:
+    """Build `schema` from a YAML file (or a dict) and overrides.
+
+    Args:
+        schema: a frozen dataclass.
+        source: the file, or the same content as a dict.
+        overrides: `a.b=c` strings, applied last; values are read as YAML.
+
+    Raises:
+        UserError: unknown key (with the nearest name), duplicate key, wrong type, value out of range, or interpolation.
+    """
+    try:
+        merged = OmegaConf.structured(schema)
+        for layer in _layers(source):
+            merged = OmegaConf.merge(merged, OmegaConf.create(layer))
+        for override in overrides:
+            merged = OmegaConf.merge(merged, _override(override))
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError(f"{_name(source)}: required and not given: {', '.join(missing)}")
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        path = getattr(error, "full_key", None)
+        message = str(getattr(error, "msg", None) or error).splitlines()[0]
+        raise UserError(f"{_name(source)}: {path + ': ' if path else ''}{message}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # a component's own check in __post_init__
+        raise UserError(f"{_name(source)}: {error}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain types, every default written out."""
+    return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+
+
+def save(config: Any, path: Path) -> None:
+    """Write the resolved config, every default included, as YAML."""
+    path.write_text(dump(config))
+
+
+def dump(config: Any) -> str:
+    """The resolved config as YAML text."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def check_one_of(owner: Any, name: str) -> None:
+    """Require that exactly one optional field of a choice is given.
+
+    Raises:
+        ValueError: none or several are; the message names them.
+    """
+    given = [field.name for field in dataclasses.fields(owner) if getattr(owner, field.name) is not None]
+    if len(given) != 1:
+        names = ", ".join(field.name for field in dataclasses.fields(owner))
+        raise ValueError(f"{name}: give exactly one of {names}; given: {', '.join(given) or 'none'}")
+
+
+def chosen(owner: Any) -> tuple[str, Any]:
+    """Name and value of the one field of a choice that is given."""
+    return next(
+        (field.name, value) for field in dataclasses.fields(owner) if (value := getattr(owner, field.name)) is not None
+    )
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command's main function: a user's mistake is printed as one message, anything else keeps its traceback."""
+    try:
+        sys.exit(main() or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped by the keyboard", file=sys.stderr)
+        sys.exit(130)
+
+
+def _name(source: Path | dict[str, Any]) -> str:
+    return str(source) if isinstance(source, Path) else "config"
+
+
+def _layers(source: Path | dict[str, Any]) -> list[dict[str, Any]]:
+    """The file's content, preceded by its base's."""
+    content = source if isinstance(source, dict) else _read(source)
+    base = content.pop("base", None)
+    if base is None:
+        return [content]
+    if isinstance(source, dict):
+        raise UserError("config: base is for files")
+    path = source.parent / str(base)
+    below = _read(path)
+    if "base" in below:
+        raise UserError(f"{path}: a base cannot have a base of its own (named by {source})")
+    return [below, content]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if "${" in text:  # OmegaConf would resolve ${oc.env:...} and copy secrets into the saved config
+        raise UserError(f"{path}: interpolation (${{...}}) is not allowed; write the value or give it as an override")
+    try:
+        content = _StrictLoader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values")
+    return content
+
+
+def _override(override: str) -> Any:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"override {override!r}: expected key.path=value")
+    if "${" in value:
+        raise UserError(f"override {override!r}: interpolation is not allowed")
+    return OmegaConf.from_dotlist([override])
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -1,0 +1,61 @@
+"""What a modality is, as data: code asks the spec and never compares names.
+
+No torch here, so that writing shards stays light.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MODALITIES = ("text", "audio", "video")
+"""The panels, in the order in which results are concatenated and reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """One representation of one modality: what a shard stores, a batch carries and a tower expects.
+
+    Two features with equal specs hold the same numbers, wherever they were computed; `version` is raised when the
+    numbers change. Step `i` of a feature with a rate was computed from the samples of
+    `[i / rate_hz + support_s[0], i / rate_hz + support_s[1])` and from nothing else, which is what lets a masked word
+    hide exactly what overlaps it.
+    """
+
+    name: str
+    """Name of the feature, also the file extension in a shard: `<key>.<name>.npy`."""
+    modality: str
+    """One of MODALITIES."""
+    version: int
+    rate_hz: float | None
+    """Steps a second; None where steps carry their own times (words)."""
+    shape: tuple[int, ...]
+    """Shape of one step; () for a word id."""
+    dtype: str
+    """NumPy dtype of the stored values."""
+    support_s: tuple[float, float] = (0.0, 0.0)
+    """Start and end of what a step was computed from, relative to `i / rate_hz`, in seconds."""
+    mean: float = 0.0
+    """Constant that a tower subtracts, fixed for the feature: statistics of the clip itself would tell a hidden word."""
+    std: float = 1.0
+    max_length: int = 1500
+    """Longest sequence in steps; a longer clip is cut here and the cut is counted."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """What else defines the numbers (crop box, bands, ...), as sorted (name, value) pairs."""
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise ValueError(f"modality: {self.modality!r} is none of {', '.join(MODALITIES)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON types; `from_json` gives an equal spec back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "FeatureSpec":
+        """Rebuild a spec from `to_json`'s dict after a trip through JSON (lists become tuples again)."""
+        fields = dict(fields)
+        for name in ("shape", "support_s"):
+            fields[name] = tuple(fields[name])
+        fields["settings"] = tuple(
+            (name, tuple(value) if isinstance(value, list) else value) for name, value in fields["settings"]
+        )
+        return cls(**fields)

@@ -1,0 +1,43 @@
+"""What every pretrained system offers to the stages behind it.
+
+Legend: B clips, T steps of the anchor, D width.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from triptych.batch import Batch
+from triptych.modalities import FeatureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """What an encoder says of a batch."""
+
+    pooled: Mapping[str, Tensor]
+    """Name -> [B, D]: one entry a tower (its modality's name) and, where the anchor is present in the batch, "fused".
+    Rows of clips that lack the modality are zeros."""
+    present: Mapping[str, Tensor]
+    """Name -> [B] bool: which rows of `pooled` are real."""
+    sequence: Tensor | None = None
+    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all."""
+    mask: Tensor | None = None
+    """[B, T] bool of `sequence`, True = real."""
+
+
+class Encoder(nn.Module):
+    """A pretrained system without its objectives: what a run exports, a probe freezes and fine-tuning trains."""
+
+    inputs: Mapping[str, FeatureSpec]
+    """Modality -> the feature that its tower was trained on."""
+    words: tuple[str, ...]
+    """Vocabulary: word of id `i + 1`; id 0 is any other word."""
+    widths: Mapping[str, int]
+    """Name in `Encoded.pooled` -> D."""
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Encoded:
+        """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks."""
