@@ -34,7 +34,7 @@ class FeatureSpec:
     support_s: tuple[float, float] = (0.0, 0.0)
     """Start and end of what a step was computed from, relative to `i / rate_hz`, in seconds."""
     mean: float = 0.0
-    """Constant that a tower subtracts, fixed for the feature: statistics of the clip itself would tell a hidden word."""
+    """Constant that a tower subtracts, fixed for the feature: statistics of the clip would tell a hidden word."""
     std: float = 1.0
     max_length: int = 1500
     """Longest sequence in steps; a longer clip is cut here and the cut is counted."""

@@ -64,7 +64,7 @@ def test_a_base_is_read_first(tmp_path):
         ("name: ${oc.env:HOME}\n", [], "interpolation"),
         ("name: a\n", ["name=${oc.env:HOME}"], "interpolation"),
         ("name: a\n", ["loader.batch_size"], "expected key.path=value"),
-        ("name: a\n", ["loader.batch_size=0"], "at least 1"),
+        ("name: a\nchoice: {first: {}}\n", ["loader.batch_size=0"], "at least 1"),
         ("name: a\nchoice: {second: {}}\n", [], None),
         ("name: a\nchoice: {first: {}, second: {}}\n", [], "exactly one of first, second"),
         ("- a\n", [], "mapping"),
