@@ -6,6 +6,7 @@ Legend: B clips, T steps of the anchor, D width.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,6 +38,8 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
+    system: Any
+    """The SystemConfig that triptych.models.load built it from."""
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:

@@ -1,0 +1,124 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from triptych.batch import fake_batch
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+from triptych.models import load as door
+from triptych.models.blocks import TransformerConfig
+from triptych.models.cross_modal import CrossModalConfig
+from triptych.models.load import SystemConfig
+from triptych.models.towers import InputConfig
+
+WORDS = tuple(f"w{i}" for i in range(20))
+SPECS = {
+    "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64"),
+    "audio": FeatureSpec(
+        name="lfbe", modality="audio", version=1, rate_hz=20.0, shape=(8,), dtype="float16", support_s=(0.0, 0.065)
+    ),
+    "video": FeatureSpec(
+        name="crops", modality="video", version=1, rate_hz=25.0, shape=(4, 4), dtype="uint8", support_s=(0.0, 0.04),
+        mean=128.0, std=64.0,
+    ),
+}  # fmt: skip
+
+
+def build(seed=0, **settings):
+    torch.manual_seed(seed)
+    config = CrossModalConfig(
+        transformer=TransformerConfig(width=16, layers=2, heads=2, feedforward=32, dropout=0.0),
+        input=InputConfig(word_width=12, frame_hidden=8, convolution=3),
+        **settings,
+    )
+    return door.build(SystemConfig(cross_modal=config), SPECS, WORDS).eval()
+
+
+@pytest.mark.parametrize("positions", ["index", "seconds"])
+def test_fused_sequence_has_the_anchors_length_and_any_subset_encodes(positions):
+    encoder = build(positions=positions)
+    batch = fake_batch(SPECS, absent={"audio": (1,)})
+    encoded = encoder.encode(batch)
+    assert encoded.sequence.shape == (4, 6, 16)
+    assert set(encoded.pooled) == {"text", "audio", "video", "fused"}
+    assert encoded.present["audio"].tolist() == [True, False, True, True]
+    assert torch.all(encoded.pooled["audio"][1] == 0)
+    for subset in (("text",), ("audio",), ("video",), ("audio", "video"), ("text", "video")):
+        part = encoder.encode(replace(batch, tracks={name: batch.tracks[name] for name in subset}))
+        assert ("fused" in part.pooled) == ("text" in subset)
+        for name in subset:  # a tower sees its own modality only
+            torch.testing.assert_close(part.pooled[name], encoded.pooled[name])
+
+
+def test_an_absent_modality_equals_one_that_the_batch_does_not_carry():
+    encoder = build()
+    batch = fake_batch(SPECS)
+    absent = encoder.encode(batch.keep(("text", "video")))
+    without = encoder.encode(replace(batch, tracks={name: batch.tracks[name] for name in ("text", "video")}))
+    torch.testing.assert_close(absent.pooled["fused"], without.pooled["fused"])
+
+
+def test_padding_and_hidden_steps_have_exactly_no_influence():
+    encoder = build(positions="seconds")
+    batch = fake_batch(SPECS)
+    hidden = torch.zeros_like(batch.tracks["audio"].mask)
+    hidden[:, 3:6] = True
+    audio = replace(batch.tracks["audio"], values=batch.tracks["audio"].values.float().requires_grad_(), hidden=hidden)
+    encoded = encoder.encode(replace(batch, tracks={**batch.tracks, "audio": audio}))
+    (encoded.sequence[encoded.mask].square().sum() + sum(p.sum() for p in encoded.pooled.values())).backward()
+    grad = audio.values.grad
+    assert torch.all(grad[hidden] == 0)
+    assert torch.all(grad[~audio.mask] == 0)
+    seen = grad[audio.mask & ~hidden].abs().sum(dim=-1) > 0  # a frame may fall on the dead side of every ReLU
+    assert seen.float().mean() > 0.9
+
+
+def test_key_projections_start_as_query_projections_in_seconds_only():
+    def same(encoder):
+        attention = encoder.cross["audio"][0].attention
+        return torch.equal(attention.key.weight, attention.query.weight)
+
+    assert same(build(positions="seconds"))
+    assert not same(build(positions="index"))
+
+
+def test_activation_checkpointing_changes_no_gradient():
+    gradients = []
+    for on in (False, True):
+        encoder = build().train()
+        encoder.activation_checkpointing = on
+        encoder.encode(fake_batch(SPECS)).pooled["fused"].square().sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_saved_encoder_loads_back_equal_and_damage_is_named(tmp_path):
+    encoder = build(seed=3)
+    door.save_encoder(encoder, tmp_path / "encoder")
+    loaded = door.load(tmp_path / "encoder")
+    batch = fake_batch(SPECS)
+    assert torch.equal(loaded.encode(batch).pooled["fused"], encoder.encode(batch).pooled["fused"])
+    assert loaded.words == WORDS
+    assert loaded.inputs == SPECS
+    fresh = door.untrained(tmp_path / "encoder", seed=1)
+    assert not torch.equal(fresh.encode(batch).pooled["fused"], encoder.encode(batch).pooled["fused"])
+    with pytest.raises(UserError, match="no encoder here"):
+        door.load(tmp_path)
+    weights = tmp_path / "encoder" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors: missing or damaged"):
+        door.load(tmp_path / "encoder")
+
+
+def test_paper_size_has_the_papers_parameter_count():
+    """Five stacks of four layers: 4 (D^2 + D) of attention, 2 D F + D + F of feed-forward, two norms of 2 D each."""
+    width, feedforward, words = 512, 200, 100
+    config = SystemConfig(cross_modal=CrossModalConfig())
+    encoder = door.build(config, SPECS, tuple(map(str, range(words))))
+    layer = 4 * (width**2 + width) + 2 * width * feedforward + width + feedforward + 4 * width
+    inputs = (words + 1) * 300 + 300 * width + 8 * width + 16 * width + 3 * width
+    assert sum(p.numel() for p in encoder.parameters()) == 5 * 4 * layer + inputs

@@ -1,0 +1,140 @@
+"""The one door to an encoder: `load(folder)` gives what `save_encoder` wrote, and nothing is unpickled on the way.
+
+encoder/
+  config.json         system, its settings, the features it takes, vocabulary size, SHA-256 of the other files
+  model.safetensors   weights, fp32
+  vocabulary.txt      one word a line; the word on line i has id i (ids start at 1)
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from triptych import config as configs
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
+from triptych.models.encoder import Encoder
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemConfig:
+    """Which system the encoder is; a new one is its file and a line here."""
+
+    cross_modal: CrossModalConfig | None = None
+
+    def __post_init__(self) -> None:
+        configs.check_one_of(self, "encoder")
+
+
+_BUILDERS = {"cross_modal": CrossModalEncoder}
+
+
+def build(system: SystemConfig, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> Encoder:
+    """A freshly initialised encoder.
+
+    Args:
+        system: which system, with its settings.
+        inputs: modality -> the feature it takes.
+        words: the vocabulary; word `i` of it has id `i + 1`.
+
+    Raises:
+        UserError: the settings and the features do not fit.
+    """
+    name, settings = configs.chosen(system)
+    try:
+        encoder = _BUILDERS[name](settings, inputs, words)
+    except ValueError as error:
+        raise UserError(f"encoder.{name}: {error}") from None
+    encoder.system = system
+    return encoder
+
+
+def save_encoder(encoder: Encoder, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write an encoder into a new folder.
+
+    Args:
+        encoder: built by `build` or `load`.
+        folder: is made; its parent exists.
+        state: full fp32 weights, where the encoder's own are sharded or in low precision.
+    """
+    folder.mkdir(parents=True)
+    weights = {
+        name: tensor.detach().float().cpu().contiguous() for name, tensor in (state or encoder.state_dict()).items()
+    }
+    save_file(weights, folder / "model.safetensors")
+    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in encoder.words))
+    description = {
+        "format_version": FORMAT_VERSION,
+        "system": configs.to_dict(encoder.system),
+        "inputs": {modality: spec.to_json() for modality, spec in encoder.inputs.items()},
+        "sha256": {name: _sha256(folder / name) for name in ("model.safetensors", "vocabulary.txt")},
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load(folder: Path | str) -> Encoder:
+    """The encoder of a folder: a run's, a checkpoint's or a release's `encoder/`, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: no encoder there, a damaged file, another format, or unfitting weights; the message names the file.
+    """
+    folder = Path(folder)
+    description = _describe(folder)
+    for name, digest in description["sha256"].items():
+        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+            raise UserError(f"{folder / name}: missing or damaged (its SHA-256 is not the one in config.json)")
+    encoder = _build_described(folder, description)
+    try:
+        encoder.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder / 'model.safetensors'}: does not fit config.json: {error}") from None
+    return encoder.eval()
+
+
+def untrained(folder: Path | str, seed: int) -> Encoder:
+    """The same architecture with fresh weights, for the baseline of every probe."""
+    folder = Path(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build_described(folder, _describe(folder)).eval()
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        description = json.loads(path.read_text())
+    except OSError:
+        raise UserError(
+            f"{folder}: no encoder here (no config.json); give a run's, checkpoint's or release's encoder/"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    if description.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
+            "install the version that wrote it"
+        )
+    return description
+
+
+def _build_described(folder: Path, description: dict[str, Any]) -> Encoder:
+    system = configs.load(SystemConfig, description["system"])
+    inputs = {modality: FeatureSpec.from_json(fields) for modality, fields in description["inputs"].items()}
+    words = tuple((folder / "vocabulary.txt").read_text().splitlines())
+    return build(system, inputs, words)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,81 @@
+"""Input stages: from one modality's values to vectors of the common width.
+
+Legend: B clips, T steps, D width, W width of a word vector.
+Hidden steps (Track.hidden) become zeros before anything mixes steps, so that nothing of them can leak to a neighbour.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from triptych.batch import Track
+from triptych.modalities import FeatureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """The stages in front of the transformers."""
+
+    word_width: int = 300
+    """Width of a word vector (GloVe's 300 in the paper)."""
+    frame_hidden: int = 0
+    """Units of a hidden layer between a flattened frame and the common width; 0 is one linear map, as in the paper
+    (which feeds VGG-16 vectors). Raw crops need one: it is the light frame tower."""
+    convolution: int = 1
+    """Steps that a convolution sees before the positions are added; 1 is none, as in the paper."""
+
+    def __post_init__(self) -> None:
+        if self.convolution % 2 == 0:
+            raise ValueError(f"convolution: {self.convolution} must be odd, so that steps keep their times")
+
+
+class WordInput(nn.Module):
+    """Word ids -> vectors; id 0 is any word outside the vocabulary."""
+
+    def __init__(self, num_words: int, width: int, config: InputConfig) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(num_words + 1, config.word_width)
+        self.project = nn.Linear(config.word_width, width)
+
+    def forward(self, track: Track) -> Tensor:
+        """[B, T] ids -> [B, T, D]."""
+        return self.project(zero_hidden(self.vectors(track.values), track))
+
+
+class FrameInput(nn.Module):
+    """Frames of sound or picture -> vectors: standardised by the feature's constants, flattened, mapped, convolved."""
+
+    def __init__(self, spec: FeatureSpec, width: int, config: InputConfig) -> None:
+        super().__init__()
+        self.mean, self.std = spec.mean, spec.std
+        size = prod(spec.shape)
+        self.project: nn.Module
+        if config.frame_hidden:
+            self.project = nn.Sequential(
+                nn.Linear(size, config.frame_hidden), nn.ReLU(), nn.Linear(config.frame_hidden, width)
+            )
+        else:
+            self.project = nn.Linear(size, width)
+        self.convolution = (
+            nn.Conv1d(width, width, config.convolution, padding=config.convolution // 2)
+            if config.convolution > 1
+            else None
+        )
+
+    def forward(self, track: Track) -> Tensor:
+        """[B, T, *] values -> [B, T, D]."""
+        weight = next(self.project.parameters())
+        x = ((track.values.to(torch.float32) - self.mean) / self.std).flatten(2).to(weight.dtype)
+        x = self.project(zero_hidden(x, track))
+        if self.convolution is not None:
+            # Padding is zeroed too, so that a clip's length in the batch changes nothing at its end.
+            x = x * track.mask[..., None]
+            x = x + torch.relu(self.convolution(x.transpose(1, 2)).transpose(1, 2))
+        return x
+
+
+def zero_hidden(x_BTD: Tensor, track: Track) -> Tensor:
+    """Zero the steps that an objective hides (Khare et al. 2021, section 2.2: masked inputs are zeros)."""
+    return x_BTD if track.hidden is None else x_BTD.masked_fill(track.hidden[..., None], 0.0)
