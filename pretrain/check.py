@@ -1,0 +1,89 @@
+"""`check=true`: what a run would need, found out on a laptop before a cluster is asked for it."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from pretrain.build import build_task, specs
+from pretrain.config import PretrainConfig
+from shards import plan
+from shards.index import ShardSet
+from triptych.batch import fake_batch
+
+FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
+SAMPLE_CLIPS, SAMPLE_WORDS = 2, 26
+"""Made-up clips of 7.8 s, the mean of VoxCeleb2; figures of a micro-batch are scaled up from them."""
+
+
+def check(config: PretrainConfig, world: int) -> dict[str, float]:
+    """Build the run, do a forward and backward pass of two made-up clips, print and return the figures.
+
+    Args:
+        config: of the run; its shards may be missing here, then the vocabulary is made up.
+        world: ranks that the run is to have.
+
+    Raises:
+        UserError: what the run itself would be refused for.
+    """
+    torch.manual_seed(config.seed)
+    stream, steps = config.stream, config.trainer.max_steps
+    shard_set = ShardSet(Path(stream.shards)) if Path(stream.shards, "manifest.json").exists() else None
+    words = FAKE_WORDS if shard_set is None else shard_set.vocabulary().words
+    task = build_task(config, words)
+    batch = task.prepare(fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words)))
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = task(batch)
+        torch.stack([total.sum / max(1, total.count) for total in output.losses.values()]).sum().backward()
+    weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
+    parameters = sum(p.numel() for p in task.parameters())
+    activations = sum(size for place, size in saved.items() if place not in weights)
+    figures = {
+        "parameters": parameters,
+        "encoder_parameters": sum(p.numel() for p in task.encoder.parameters()),
+        "micro_batches": plan.num_micro_batches(stream.global_batch, stream.micro_batch, world),
+        "state_gib": _state_bytes(parameters, config.engine.zero_stage, world) / 2**30,
+        "activations_gib": activations / SAMPLE_CLIPS * stream.micro_batch / 2**30,
+        "petaflop_run": flops.get_total_flops() / SAMPLE_CLIPS * stream.global_batch * steps / 1e15,
+    }
+    if shard_set is not None:
+        clips = len(shard_set.split("train"))
+        plan.check_fits(clips, stream.global_batch, "train")
+        figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
+    _print(config, figures, world, made_up=shard_set is None)
+    return figures
+
+
+def _state_bytes(parameters: int, stage: int, world: int) -> float:
+    """Weights, gradients, AdamW's two moments and the working copy: 16 bytes a parameter (Rajbhandari et al. 2020,
+    section 3.1), of which ZeRO shares out 12 (stage 1), 14 (stage 2) or all 16 (stage 3)."""
+    shared = {0: 0, 1: 12, 2: 14, 3: 16}[stage]
+    return parameters * (16 - shared + shared / world)
+
+
+def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_up: bool) -> None:
+    table = Table(title=f"{config.name}: checked, nothing trained", show_header=False)
+    rows = {
+        "parameters": f"{figures['parameters']:,} ({figures['encoder_parameters']:,} in the encoder)",
+        "optimizer steps": f"{config.trainer.max_steps:,} of {config.stream.global_batch:,} clips",
+        "epochs": f"{figures['epochs']:.1f} over {figures['clips']:,} clips" if "epochs" in figures else "no shards here",
+        "ranks": f"{world}, each {figures['micro_batches']} micro-batches a step",
+        "memory a rank": f"{figures['state_gib']:.2f} GiB of weights and optimizer (ZeRO stage {config.engine.zero_stage}) + "
+        f"about {figures['activations_gib']:.2f} GiB of activations for clips of 7.8 s",
+        "arithmetic": f"{figures['petaflop_run']:.2f} PFLOP, or {figures['petaflop_run'] * 1e15 / 1e14 / 3600 / world:.2f} "
+        "hours a rank at 100 TFLOP/s",
+    }
+    if made_up:
+        rows["vocabulary"] = f"made up ({len(FAKE_WORDS)} words): {config.stream.shards} is not here"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)

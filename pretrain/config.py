@@ -1,0 +1,51 @@
+"""Everything that a pretraining run is told."""
+
+from dataclasses import dataclass, field, fields
+
+from pretrain.objectives.masked_lm import MaskedLMConfig
+from shards.read import StreamConfig
+from triptych.engine_deepspeed import EngineConfig
+from triptych.models.load import SystemConfig
+from triptych.optim import OptimizerConfig
+from triptych.trainer import TrainerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectivesConfig:
+    """Which objectives train the encoder, alone or together; a new one is its file and a line here."""
+
+    masked_lm: MaskedLMConfig | None = None
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, objective.name) is None for objective in fields(self)):
+            raise ValueError(f"objectives: give at least one of {', '.join(f.name for f in fields(self))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured on clips that are not trained on."""
+
+    batch: int = 64
+    """Clips of a forward pass on each rank."""
+    test: bool = False
+    """Measure the best checkpoint on the test split, once, when the run ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    name: str
+    """The run's folder below `runs`."""
+    runs: str = "runs"
+    seed: int = 0
+    """Of weights, order of clips, masks and dropout."""
+    stream: StreamConfig
+    encoder: SystemConfig
+    objectives: ObjectivesConfig
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    check: bool = False
+    """Train nothing: build everything, run one step on made-up clips and print sizes, steps and memory."""
