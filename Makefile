@@ -3,7 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-PROCESSES ?= 2# of the pretraining in `make demo`
+# Of the pretraining in `make demo`.
+PROCESSES ?= 2
 
 .PHONY: demo test fast soak check
 .DELETE_ON_ERROR:
