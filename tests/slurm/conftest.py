@@ -103,9 +103,8 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 def _start(folder: Path, daemons: ExitStack) -> Slurm:
     host = socket.gethostname().split(".")[0]
     ports = _free_ports(3)
-    cores = os.cpu_count() or 1
     nodes = "\n".join(
-        f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cores} State=UNKNOWN"
+        f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 State=UNKNOWN"
         for node, port in enumerate(ports[1:], start=1)
     )
     for name in ("state", "spool-n1", "spool-n2"):
