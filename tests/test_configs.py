@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import re
 import textwrap
 import types
 import typing
@@ -62,9 +63,14 @@ def test_the_header_says_command_hardware_hours_and_what_to_expect(file: Path) -
     assert file.stem in said["command"]
 
 
+def overrides(command: str) -> list[str]:
+    """The `a.b=c` words of a header's command."""
+    return re.findall(r"(?<=\s)[\w.]+=\S+", command)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_the_file_fits_its_schema(file: Path) -> None:
-    config.load(schema(file.parent.name), file)
+def test_the_command_in_the_header_fits_the_schema(file: Path) -> None:
+    config.load(schema(file.parent.name), file, overrides(header(file.read_text())["command"]))
 
 
 def dataclasses_below(root: type) -> Iterator[type]:
@@ -154,3 +160,4 @@ def test_a_dead_field_is_found() -> None:
 def test_a_header_is_read() -> None:
     text = "# The demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\nseed: 1\n# expect: no\n"
     assert header(text) == {"": "The demo.", "command": "python -m pretrain demo", "hours": "0.1 on two cores"}
+    assert overrides("python -m pretrain demo out=<folder> a.b=1e-3") == ["out=<folder>", "a.b=1e-3"]

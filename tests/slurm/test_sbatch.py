@@ -28,7 +28,6 @@ def test_stopped_by_the_signal_the_job_queues_again_and_finishes(slurm, tmp_path
     ranks = [tmp_path / f"rank-{rank}.txt" for rank in (0, 1)]
     log = tmp_path / f"pretrain-{job}.log"
     slurm.wait(job, lambda _: all(rank.exists() and rank.read_text() for rank in ranks), timeout_s=60, log=log)
-    assert "CPUs=4" in slurm.run("scontrol", "show", "step", f"{job}.0").split(), "a task did not get its two cores"
     slurm.run("scancel", "--signal=USR1", job)
     slurm.wait(job, lambda state: state["Restarts"] == "1", timeout_s=60, log=log)
     state = slurm.finish(job, timeout_s=60, log=log)
@@ -58,4 +57,4 @@ def test_without_a_config_it_says_how_to_use_it(slurm, tmp_path: Path) -> None:
 
 def submit(slurm, folder: Path, *arguments: str) -> str:
     (folder / "pretrain.py").write_text(STUB)
-    return slurm.submit("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", str(SCRIPT), *arguments, cwd=folder)
+    return slurm.submit("--nodes=2", "--ntasks-per-node=1", str(SCRIPT), *arguments, cwd=folder)
