@@ -23,7 +23,7 @@ SCHEMAS = {
     "finetune": "finetune.config:FinetuneConfig",
 }
 FILES = sorted((ROOT / "configs").glob("*/*.yaml"))
-HEADER = ("command", "hardware", "hours", "expect")
+HEADER = ("command", "hardware", "time", "expect")
 
 
 def schema(stage: str) -> type:
@@ -32,7 +32,7 @@ def schema(stage: str) -> type:
 
 
 def header(text: str) -> dict[str, str]:
-    """`# name: value` lines above the first key; a value may go on in further comment lines."""
+    """`# name: value` lines above the first key; a value may go on in further comment lines. Hours are a time."""
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
@@ -40,6 +40,7 @@ def header(text: str) -> dict[str, str]:
             break
         said = line[1:].strip()
         start, separator, value = said.partition(":")
+        start = start.lower().replace("hours", "time")
         if separator and start in HEADER:
             name, said = start, value.strip()
         found[name] = f"{found.get(name, '')} {said}".strip()
@@ -56,7 +57,7 @@ def test_every_config_belongs_to_a_stage() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_the_header_says_command_hardware_hours_and_what_to_expect(file: Path) -> None:
+def test_the_header_says_command_hardware_time_and_what_to_expect(file: Path) -> None:
     said = header(file.read_text())
     assert [name for name in HEADER if not said.get(name)] == []
     assert file.parent.name in said["command"]
@@ -159,5 +160,5 @@ def test_a_dead_field_is_found() -> None:
 
 def test_a_header_is_read() -> None:
     text = "# The demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\nseed: 1\n# expect: no\n"
-    assert header(text) == {"": "The demo.", "command": "python -m pretrain demo", "hours": "0.1 on two cores"}
+    assert header(text) == {"": "The demo.", "command": "python -m pretrain demo", "time": "0.1 on two cores"}
     assert overrides("python -m pretrain demo out=<folder> a.b=1e-3") == ["out=<folder>", "a.b=1e-3"]

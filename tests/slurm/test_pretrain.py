@@ -13,7 +13,12 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "slurm" / "pretrain.sbatch"
 STEPS = 40
 """Enough that the signal comes while it trains."""
-OVERRIDES = ("device=cpu", f"trainer.steps={STEPS}", "trainer.log_every=1", "trainer.checkpoint_every=10")
+OVERRIDES = (
+    f"trainer.max_steps={STEPS}",
+    "trainer.log_every=1",
+    "trainer.checkpoint_every=10",
+    "stream.global_batch=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_a_preempted_run_comes_back_without_a_seam(slurm, clips: Path, whole: Pa
 
 
 def submit(slurm, clips: Path, folder: Path) -> str:
-    arguments = ("demo", f"shards={clips}", f"out={folder}/run", *OVERRIDES)
+    arguments = ("demo", f"stream.shards={clips}", f"runs={folder}", "name=run", *TRAINER)
     return slurm.submit("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1", str(SCRIPT), *arguments, cwd=folder)
 
 
