@@ -6,6 +6,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Of the pretraining in `make demo`.
 PROCESSES ?= 2
 
+ENCODER := runs/demo/pretrain/encoder
+
 .PHONY: demo test fast soak check
 .DELETE_ON_ERROR:
 
@@ -14,15 +16,14 @@ PROCESSES ?= 2
 demo: export OMP_NUM_THREADS := 1
 demo: .venv/installed
 	rm -rf data/demo runs/demo
-	python -m shards write synthetic out=data/demo/clips
+	python -m shards write synthetic corpus.synthetic.root=data/demo/raw out=data/demo/clips
 	python -m shards check data/demo/clips
 	python -m shards show data/demo/clips
-	torchrun --nproc-per-node $(PROCESSES) -m pretrain demo
-	python -m shards write synthetic_labelled out=data/demo/labelled
-	python -m linear_probe demo
-	python -m finetune demo
-	python -m triptych.release runs/demo/pretrain runs/demo/released
-	python -m triptych.report runs/demo
+	torchrun --nproc-per-node $(PROCESSES) -m pretrain demo stream.shards=data/demo/clips runs=runs/demo name=pretrain
+	python -m shards write synthetic_labelled corpus.synthetic.root=data/demo/raw_labelled out=data/demo/labelled
+	python -m linear_probe synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/probe
+	python -m finetune synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/finetune
+	python -m triptych.release runs/demo/pretrain runs/demo/released results=runs/demo/probe/results.json
 
 # Everything that this machine can run, Slurm and several processes included; what it cannot run is counted as skipped.
 test: export OMP_NUM_THREADS := 1

@@ -13,20 +13,15 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "slurm" / "pretrain.sbatch"
 STEPS = 40
 """Enough that the signal comes while it trains."""
-OVERRIDES = (
-    f"trainer.max_steps={STEPS}",
-    "trainer.log_every=1",
-    "trainer.checkpoint_every=10",
-    "stream.global_batch=4",
-)
+TRAINER = (f"trainer.max_steps={STEPS}", "trainer.log_every=1", "trainer.checkpoint_every=10")
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small generated shard set."""
     folder = tmp_path_factory.mktemp("clips")
-    overrides = (f"corpus.synthetic.root={folder}/raw", "corpus.synthetic.num_clips=48", f"out={folder}/shards")
-    command = [sys.executable, "-m", "shards", "write", "synthetic", *overrides, "corpus.synthetic.num_speakers=12"]
+    synthetic = (f"corpus.synthetic.root={folder}/raw", "corpus.synthetic.num_clips=48", f"out={folder}/shards")
+    command = [sys.executable, "-m", "shards", "write", "synthetic", *synthetic, "corpus.synthetic.num_speakers=12"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=250)
     return folder / "shards"
 
