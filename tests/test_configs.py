@@ -96,17 +96,22 @@ def is_choice(kind: type) -> bool:
 
 
 def names_read(sources: list[str]) -> set[str]:
-    """Names read as an attribute; a check of the dataclass's own (__post_init__) does not use a value."""
+    """Names read as an attribute, or listed for getattr as in `for split in ("train", "valid")`.
+
+    What a dataclass does itself in __post_init__ does not count: a check of a value does not use it.
+    """
     names = set()
     for source in sources:
         tree = ast.parse(source)
         checks = [node for node in ast.walk(tree) if getattr(node, "name", "") == "__post_init__"]
         ignored = {id(node) for check in checks for node in ast.walk(check)}
-        names |= {
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in ignored
-        }
+        for node in ast.walk(tree):
+            if id(node) in ignored:
+                continue
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                names.add(node.attr)
+            elif isinstance(node, ast.Tuple | ast.List):
+                names |= {item.value for item in node.elts if isinstance(item, ast.Constant)}
     return names
 
 
@@ -151,8 +156,10 @@ def test_a_dead_field_is_found() -> None:
         class Inner:
             def __post_init__(self):
                 assert self.only_checked >= 0
+                assert all(getattr(self, name) >= 0 for name in ("only_checked", "dead"))
         def use(config):
-            config.written = config.choice.first.used + len(config.many)
+            print([getattr(config, name) for name in ("many", "choice")])
+            config.written = config.choice.first.used
         """
     dead = dead_fields(Planted, [textwrap.dedent(source)])
     assert sorted(name.split(".", 1)[1].split(".")[-1] for name in dead) == ["dead", "only_checked", "written"]
