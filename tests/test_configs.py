@@ -32,7 +32,7 @@ def schema(stage: str) -> type:
 
 
 def header(text: str) -> dict[str, str]:
-    """`# name: value` lines above the first key; a value may go on in further comment lines. Hours are a time."""
+    """`# name: value` lines above the first key; a value may go on until an empty one. Hours are a time."""
     found: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
@@ -41,6 +41,8 @@ def header(text: str) -> dict[str, str]:
         said = line[1:].strip()
         start, separator, value = said.partition(":")
         start = start.lower().replace("hours", "time")
+        if not said:
+            name = ""
         if separator and start in HEADER:
             name, said = start, value.strip()
         found[name] = f"{found.get(name, '')} {said}".strip()
@@ -166,6 +168,6 @@ def test_a_dead_field_is_found() -> None:
 
 
 def test_a_header_is_read() -> None:
-    text = "# The demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\nseed: 1\n# expect: no\n"
-    assert header(text) == {"": "The demo.", "command": "python -m pretrain demo", "time": "0.1 on two cores"}
+    text = "# The demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\n#\n# More.\nseed: 1\n# expect: no\n"
+    assert header(text) == {"": "The demo. More.", "command": "python -m pretrain demo", "time": "0.1 on two cores"}
     assert overrides("python -m pretrain demo out=<folder> a.b=1e-3") == ["out=<folder>", "a.b=1e-3"]
