@@ -168,6 +168,8 @@ def test_a_dead_field_is_found() -> None:
 
 
 def test_a_header_is_read() -> None:
-    text = "# The demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\n#\n# More.\nseed: 1\n# expect: no\n"
-    assert header(text) == {"": "The demo. More.", "command": "python -m pretrain demo", "time": "0.1 on two cores"}
+    text = (
+        "# Demo.\n# command: python -m pretrain demo\n# hours: 0.1\n#   on two cores\n#\n# More.\nseed: 1\n# time: 9\n"
+    )
+    assert header(text) == {"": "Demo. More.", "command": "python -m pretrain demo", "time": "0.1 on two cores"}
     assert overrides("python -m pretrain demo out=<folder> a.b=1e-3") == ["out=<folder>", "a.b=1e-3"]

@@ -12,7 +12,13 @@ STUB = """
 import os, signal, sys, time
 
 rank, restarts = int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+def save(number, frame):
+    with open(f"saved-{rank}.txt", "a") as file:
+        print(signal.Signals(number).name, file=file)
+    sys.exit(75)
+
+signal.signal(signal.SIGUSR1, save)
+signal.signal(signal.SIGTERM, save)
 address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
 with open(f"rank-{rank}.txt", "a") as file:
     print(restarts, os.environ["SLURM_NTASKS"], address, port, *sys.argv[1:], file=file)
@@ -23,16 +29,20 @@ while restarts == 0 and sys.argv[1] == "wait":
 """
 
 
-def test_stopped_by_the_signal_the_job_queues_again_and_finishes(slurm, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "signal"), [(("scancel", "--signal=USR1"), "SIGUSR1"), (("scontrol", "requeue"), "SIGTERM")]
+)
+def test_a_stopped_job_queues_again_and_finishes(slurm, tmp_path: Path, stop: tuple[str, str], signal: str) -> None:
     job = submit(slurm, tmp_path, "wait", "optimizer.lr=1e-3")
     ranks = [tmp_path / f"rank-{rank}.txt" for rank in (0, 1)]
     log = tmp_path / f"pretrain-{job}.log"
     slurm.wait(job, lambda _: all(rank.exists() and rank.read_text() for rank in ranks), timeout_s=60, log=log)
-    slurm.run("scancel", "--signal=USR1", job)
+    slurm.run(*stop, job)
     slurm.wait(job, lambda state: state["Restarts"] == "1", timeout_s=60, log=log)
     state = slurm.finish(job, timeout_s=60, log=log)
     assert state["Restarts"] == "1"
     assert state["Requeue"] == "1"
+    assert [(tmp_path / f"saved-{rank}.txt").read_text().split() for rank in (0, 1)] == [[signal]] * 2
     for rank in ranks:
         starts = [line.split() for line in rank.read_text().splitlines()]
         assert [start[0] for start in starts] == ["0", "1"]
