@@ -1,0 +1,60 @@
+# The first target that runs builds .venv; later ones rebuild it only when pyproject.toml or constraints.txt changed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# Of the pretraining in `make demo`.
+PROCESSES ?= 2
+
+ENCODER := runs/demo/pretrain/encoder
+
+.PHONY: demo test fast soak check
+.DELETE_ON_ERROR:
+
+# From nothing to a released encoder, with the commands that a real corpus needs too. Everything that it writes lies in
+# data/demo and runs/demo.
+demo: export OMP_NUM_THREADS := 1
+demo: .venv/installed
+	rm -rf data/demo runs/demo
+	python -m shards write synthetic corpus.synthetic.root=data/demo/raw out=data/demo/clips
+	python -m shards check data/demo/clips
+	python -m shards show data/demo/clips
+	torchrun --nproc-per-node $(PROCESSES) -m pretrain demo stream.shards=data/demo/clips runs=runs/demo name=pretrain
+	python -m shards write synthetic_labelled corpus.synthetic.root=data/demo/raw_labelled out=data/demo/labelled
+	python -m linear_probe synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/probe
+	python -m finetune synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/finetune
+	python -m triptych.release runs/demo/pretrain runs/demo/released results=runs/demo/probe/results.json
+
+# Everything that this machine can run, Slurm and several processes included; what it cannot run is counted as skipped.
+test: export OMP_NUM_THREADS := 1
+test: .venv/installed
+	python -m pytest -m "not soak"
+
+# About a minute.
+fast: export OMP_NUM_THREADS := 1
+fast: .venv/installed
+	python -m pytest -m "not slow and not dist and not slurm and not soak"
+
+# Long trials: faults, load, many restarts.
+soak: export OMP_NUM_THREADS := 1
+soak: .venv/installed
+	python -m pytest -m soak --timeout 3600
+
+check: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+.venv/installed: pyproject.toml constraints.txt
+	@python=; for name in python3.12 python3.11 python3.13 python3; do \
+	  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed (python3.12, python3.11, ... or python3)" >&2; exit 1; fi; \
+	uv=uv; \
+	if ! uv --version >/dev/null 2>&1; then \
+	  [ -x .venv/bin/uv ] || "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; \
+	  .venv/bin/python -m pip install --quiet uv; uv=.venv/bin/uv; \
+	fi; \
+	[ -x .venv/bin/python ] || "$$uv" venv --quiet --python "$$python" .venv; \
+	"$$uv" pip install --python .venv/bin/python -c constraints.txt -e '.[dev]'
+	@touch $@
