@@ -66,10 +66,18 @@ class Objective(nn.Module):
     stays exact, whichever model it is, and a checkpoint is the same in both precisions.
     """
 
-    def __init__(self, task: Task, precision: str) -> None:
+    def __init__(self, task: Task, precision: str, *, refuse_unused: bool = False) -> None:
+        """Wrap a task.
+
+        Args:
+            task: on any device.
+            precision: "fp32" or "bf16".
+            refuse_unused: whether a parameter that a micro-batch did not use is an error.
+        """
         super().__init__()
         self.task = task
         self.precision = precision
+        self.refuse_unused = refuse_unused
 
     def forward(self, batch: Batch, scale: Mapping[str, float]) -> tuple[Tensor, dict[str, Total], dict[str, Total]]:
         """Loss of a micro-batch as its part of the step's loss, and the detached totals.
@@ -92,8 +100,7 @@ class Objective(nn.Module):
     def _untouched(self, loss: Tensor) -> Tensor:
         """Zero, with a gradient of zero for every parameter that this micro-batch did not use.
 
-        Ranks reduce gradients in buckets and would wait for each other forever if their clips lacked different
-        modalities. Parameters that ZeRO stage 3 has put away are left out: it reduces them one by one.
+        Ranks reduce the gradients of all parameters together, and their clips may lack different modalities.
         """
         used: set[int] = set()
         seen: set[Any] = set()
@@ -106,8 +113,14 @@ class Objective(nn.Module):
             if hasattr(node, "variable"):
                 used.add(id(node.variable))
             waiting.extend(following for following, _ in node.next_functions)
-        rest = [p for p in self.parameters() if p.requires_grad and p.numel() and id(p) not in used]
-        return sum((0.0 * parameter.reshape(-1)[0] for parameter in rest), torch.zeros((), device=loss.device))
+        rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
+        if rest and self.refuse_unused:
+            raise UserError(
+                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage 2 or "
+                f"3 every rank must use all weights in the same order, so set engine.zero_stage=1"
+            )
+        touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
+        return sum(touched, torch.zeros((), device=loss.device))
 
 
 class Engine(ABC):
@@ -238,7 +251,7 @@ class Engine(ABC):
             for name, parameter in parameters.items():
                 self._write_weight(parameter, model[name].to(self.device))
                 if parameter.requires_grad and f"step/{name}" in optimizer:
-                    moments = {moment: optimizer[f"{moment}/{name}"].to(self.device) for moment in MOMENTS}
+                    moments = {moment: optimizer[f"{moment}/{name}"].to(self.device, copy=True) for moment in MOMENTS}
                     self._write_moments(parameter, moments, int(optimizer[f"step/{name}"]))
             self._after_load()
 

@@ -62,7 +62,10 @@ class DeepSpeedEngine(Engine):
                 if hasattr(module, "activation_checkpointing"):
                     module.activation_checkpointing = True  # type: ignore[assignment]
         deepspeed = _import_deepspeed(distributed)
-        objective = Objective(task, config.precision).to(distributed.device)
+        # Stages 2 and 3 fill their buckets in the order in which gradients arrive and add up buckets of all ranks: an
+        # unused weight on one rank shifts its neighbours into each other's place, without any error (tried).
+        refuse_unused = config.zero_stage > 1 and distributed.world > 1
+        objective = Objective(task, config.precision, refuse_unused=refuse_unused).to(distributed.device)
         self._deepspeed = deepspeed
         self._engine: Any = deepspeed.initialize(
             model=objective,
@@ -88,7 +91,8 @@ class DeepSpeedEngine(Engine):
         return self._engine
 
     def _backward(self, loss: Tensor, last: bool) -> None:
-        self._engine.backward(loss, scale_wrt_gas=False)
+        # A new tensor, as DeepSpeed's hook on the module's own output would divide by the number of micro-batches.
+        self._engine.backward(loss.clone(), scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch, updates nothing
 

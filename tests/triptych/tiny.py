@@ -32,8 +32,9 @@ class TinyEncoder(nn.Module):
 class TinyTask(Task):
     """`even` is asked of every clip, `odd` only of clips at odd positions: counts are ragged."""
 
-    def __init__(self, dropout=0.0):
+    def __init__(self, dropout=0.0, skips=True):
         super().__init__()
+        self.skips = skips
         torch.manual_seed(7)
         self.encoder = TinyEncoder(dropout)
         self.head = nn.Linear(9, 2)
@@ -43,10 +44,10 @@ class TinyTask(Task):
         return {"even": len(batch), "odd": int(batch.labels["odd"].sum())}
 
     def forward(self, batch):
-        self.encoder.seen += 1
+        self.encoder.seen += self.training
         x = batch.tracks["audio"].values.mean(dim=1) + self.encoder.embedding(batch.labels["word"])
         present = batch.tracks["video"].present
-        if present.any():
+        if present.any() or not self.skips:
             x = x + self.encoder.rare(batch.tracks["video"].values[:, 0]) * present[:, None]
         guess = self.head(self.encoder.layers(x)).float()
         wrong = (guess - batch.labels["target"]) ** 2
@@ -117,10 +118,10 @@ class TinyLoader:
         return batch
 
 
-def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6, task=None) -> Engine:
+def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6) -> Engine:
     """`kind` is a ZeRO stage or "accelerate"."""
     common = dict(optimizer=OPTIMIZER, max_steps=max_steps, seed=3)
-    task = task or TinyTask(dropout)
+    task = TinyTask(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
         return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
     config = EngineConfig(zero_stage=kind, precision=precision)
