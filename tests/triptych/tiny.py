@@ -1,0 +1,202 @@
+"""A task, a loader and a run that are small enough for tests of the loop; also a program, one process a rank."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from triptych import distributed
+from triptych.batch import Batch, Track
+from triptych.engine import Engine
+from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
+from triptych.optim import OptimizerConfig, ScheduleConfig
+from triptych.task import Output, Task, Total
+
+WIDTH = 6
+OPTIMIZER = OptimizerConfig(lr=0.05, schedule=ScheduleConfig(name="cosine", warmup_steps=2))
+
+
+class TinyEncoder(nn.Module):
+    def __init__(self, dropout):
+        super().__init__()
+        self.embedding = nn.Embedding(5, WIDTH)
+        self.rare = nn.Linear(WIDTH, WIDTH)  # used only where a batch has video
+        self.layers = nn.Sequential(nn.Linear(WIDTH, 9), nn.Dropout(dropout), nn.GELU(), nn.LayerNorm(9))
+        self.register_buffer("seen", torch.zeros(3))
+
+
+class TinyTask(Task):
+    """`even` is asked of every clip, `odd` only of clips at odd positions: counts are ragged."""
+
+    def __init__(self, dropout=0.0, skips=True):
+        super().__init__()
+        self.skips = skips
+        torch.manual_seed(7)
+        self.encoder = TinyEncoder(dropout)
+        self.head = nn.Linear(9, 2)
+        self.prepare = lambda batch: batch
+
+    def counts(self, batch):
+        return {"even": len(batch), "odd": int(batch.labels["odd"].sum())}
+
+    def forward(self, batch):
+        self.encoder.seen += self.training
+        x = batch.tracks["audio"].values.mean(dim=1) + self.encoder.embedding(batch.labels["word"])
+        present = batch.tracks["video"].present
+        if present.any() or not self.skips:
+            x = x + self.encoder.rare(batch.tracks["video"].values[:, 0]) * present[:, None]
+        guess = self.head(self.encoder.layers(x)).float()
+        wrong = (guess - batch.labels["target"]) ** 2
+        odd = batch.labels["odd"]
+        hits = Total((wrong[:, 0] < 0.5).sum().detach(), len(batch))
+        losses = {"even": Total(wrong[:, 0].sum(), len(batch)), "odd": Total((wrong[:, 1] * odd).sum(), int(odd.sum()))}
+        return Output(losses=losses, report={"accuracy": hits})
+
+    def weights(self, step):
+        return {"odd": 0.5}
+
+
+def make_batch(positions, epoch=0):
+    values, faces, present, targets = [], [], [], []
+    for position in positions:
+        generator = torch.Generator().manual_seed(position)
+        values.append(torch.randn(3, WIDTH, generator=generator))
+        faces.append(torch.randn(1, WIDTH, generator=generator))
+        targets.append(torch.randn(2, generator=generator))
+        present.append([position % 4 == 3])
+    size = len(positions)
+    mask = torch.ones(size, 3, dtype=torch.bool)
+    return Batch(
+        keys=tuple(f"clip-{position:04d}" for position in positions),
+        epochs=(epoch,) * size,
+        tracks={
+            "audio": Track(values=torch.stack(values), mask=mask, times=torch.zeros(size, 3, 2)),
+            "video": Track(values=torch.stack(faces), mask=torch.tensor(present), times=torch.zeros(size, 1, 2)),
+        },
+        labels={
+            "word": torch.tensor([position % 5 for position in positions]),
+            "odd": torch.tensor([position % 2 for position in positions]),
+            "target": torch.stack(targets),
+        },
+    )
+
+
+@dataclass
+class TinyLoader:
+    """Positions in order; a rank's share of a global batch is contiguous and shares may be unequal."""
+
+    rank: int
+    world: int
+    num_micro_batches: int = 1
+    global_batch: int = 9
+    delay_s: float = 0.0
+    change: dict = field(default_factory=dict)
+
+    def steps(self, start_step):
+        import time
+
+        step = start_step
+        while True:
+            first, last = (self.global_batch * edge // self.world for edge in (self.rank, self.rank + 1))
+            positions = [step * self.global_batch + i for i in range(first, last)]
+            cuts = [len(positions) * i // self.num_micro_batches for i in range(self.num_micro_batches + 1)]
+            time.sleep(self.delay_s)
+            yield [self._one(step, positions[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+            step += 1
+
+    def batches(self):
+        yield make_batch([10_000 + self.rank, 10_003 + self.rank])
+
+    def _one(self, step, positions):
+        batch = make_batch(positions)
+        if change := self.change.get(step):
+            change(batch)
+        return batch
+
+
+def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6) -> Engine:
+    """`kind` is a ZeRO stage or "accelerate"."""
+    common = dict(optimizer=OPTIMIZER, max_steps=max_steps, seed=3)
+    task = TinyTask(dropout, skips=kind not in (2, 3))
+    if kind == "accelerate":
+        return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
+    config = EngineConfig(zero_stage=kind, precision=precision)
+    return DeepSpeedEngine(task, dist, config, num_micro_batches=num_micro_batches, **common)
+
+
+def run_steps(engine, loader, start, stop):
+    steps = loader.steps(start)
+    return [engine.train_step(next(steps), step).losses for step in range(start, stop)]
+
+
+KINDS = [(kind, precision) for kind in (0, 1, 2, 3, "accelerate") for precision in ("fp32", "bf16")]
+
+
+def resume_before(folder):
+    """Six steps in one go, and three with the state kept, for every kind of engine."""
+    from safetensors.torch import save_file
+
+    dist = distributed.init("cpu")
+    for kind, precision in KINDS:
+        loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
+        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2)
+        losses = run_steps(engine, loader, 0, 3)
+        name = f"{kind}-{precision}-{dist.world}"
+        for file, tensors in engine.state().items():
+            save_file(tensors, folder / f"{name}-3-{file}.safetensors")
+        losses += run_steps(engine, loader, 3, 6)
+        figures = engine.evaluate(loader.batches())
+        for file, tensors in engine.state().items():
+            save_file(tensors, folder / f"{name}-6-{file}.safetensors")
+        encoder = engine.encoder_state()
+        if dist.is_main:
+            save_file(encoder, folder / f"{name}-6-encoder.safetensors")
+            (folder / f"{name}.json").write_text(json.dumps({"losses": losses, "figures": figures}))
+    dist.shutdown()
+
+
+def resume_after(folder):
+    """Three more steps from the kept state, in a new process."""
+    from safetensors.torch import load_file, save_file
+
+    dist = distributed.init("cpu")
+    for kind, precision in KINDS:
+        loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
+        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2)
+        name = f"{kind}-{precision}-{dist.world}"
+        files = {file: load_file(folder / f"{name}-3-{file}.safetensors") for file in ("model", "optimizer")}
+        engine.load_state(files)
+        again = engine.state()
+        losses = run_steps(engine, loader, 3, 6)
+        for file, tensors in engine.state().items():
+            save_file(tensors, folder / f"{name}-again-6-{file}.safetensors")
+        if dist.is_main:
+            same = all(
+                again[file].keys() == files[file].keys()
+                and all(torch.equal(again[file][key], files[file][key]) for key in files[file])
+                for file in files
+            )
+            (folder / f"{name}-again.json").write_text(json.dumps({"losses": losses, "state_is_same": same}))
+    dist.shutdown()
+
+
+def gradients(folder):
+    """Weights after four steps for several numbers of micro-batches, on however many ranks this is."""
+    from safetensors.torch import save_file
+
+    dist = distributed.init("cpu")
+    for kind in (0, 1, 2, 3, "accelerate"):
+        for num in (1, 2, 4):
+            engine = build_engine(dist, kind, num_micro_batches=num)
+            run_steps(engine, TinyLoader(dist.rank, dist.world, num), 0, 4)
+            for file, tensors in engine.state().items():
+                save_file(tensors, folder / f"{kind}-{dist.world}-{num}-{file}.safetensors")
+    dist.shutdown()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

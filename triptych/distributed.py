@@ -1,0 +1,154 @@
+"""Who this process is among the ranks, and the few things that ranks say to each other outside of gradients."""
+
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from triptych.config import UserError
+
+T = TypeVar("T")
+
+TIMEOUT_MINUTES = 10
+"""How long a rank waits for the others before it calls the run dead. Nothing that a rank does alone takes that long."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the launcher says of this process."""
+
+    rank: int
+    world: int
+    local_rank: int
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """This process among the ranks of a run; `init` makes it."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: torch.device
+    backend: str
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files and talks to the user."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's small value, in the order of ranks, on every rank (a collective).
+
+        It travels pickled, but only between the processes of this run and never through a file.
+
+        Raises:
+            RuntimeError: the other ranks did not answer.
+        """
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        try:
+            dist.all_gather_object(gathered, value)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"rank {self.rank} lost the other ranks (it waits {TIMEOUT_MINUTES} minutes at most): one of them died "
+                f"or hangs; the first error in the ranks' logs tells why"
+            ) from error
+        return gathered
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call `function` on rank 0 and give its (small) result to all ranks (a collective).
+
+        Raises:
+            UserError: on every rank, with rank 0's message, where rank 0 met a UserError or OSError (disk full, ...).
+        """
+        outcome: tuple[str, Any] = ("absent", None)
+        if self.is_main:
+            try:
+                outcome = ("value", function())
+            except (UserError, OSError) as error:
+                outcome = ("error", str(error))
+        kind, value = self.gather(outcome)[0]
+        if kind == "error":
+            raise UserError(value)
+        return value
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.gather(None)
+
+    def shutdown(self) -> None:
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def init(device: Literal["auto", "cpu", "cuda"] = "auto") -> Distributed:
+    """Join the process group that the launcher set up; without a launcher, be a group of one.
+
+    Understood: torchrun and the deepspeed launcher (RANK, WORLD_SIZE, LOCAL_RANK), and Slurm's srun (SLURM_PROCID, ...
+    with MASTER_ADDR and MASTER_PORT set by the batch script).
+
+    Raises:
+        UserError: half a launcher's environment, or a device that is not there.
+    """
+    launch = read_launch(os.environ)
+    place = _device(device, launch)
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    if place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:  # ranks that each take all cores slow each other
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    # DeepSpeed and Accelerate read these themselves, also where Slurm or nobody launched us.
+    os.environ.update(RANK=str(launch.rank), WORLD_SIZE=str(launch.world), LOCAL_RANK=str(launch.local_rank))
+    if not dist.is_initialized():
+        timeout = datetime.timedelta(minutes=TIMEOUT_MINUTES)
+        if launch.world == 1:  # no port, so nothing to collide with another run on this machine
+            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+            os.environ.setdefault("MASTER_PORT", "29500")
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        else:
+            dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=timeout)
+    return Distributed(launch.rank, launch.world, launch.local_rank, place, backend)
+
+
+def read_launch(environment: Mapping[str, str]) -> Launch:
+    """Rank, world size and local rank from a launcher's environment.
+
+    Raises:
+        UserError: some of a launcher's variables are set and others are not.
+    """
+    for names in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")):
+        given = [name for name in names if name in environment]
+        if not given or (names[0].startswith("SLURM") and environment.get("SLURM_NTASKS", "1") == "1"):
+            continue
+        rank, world = names[0], names[1]
+        needed = [*names, "MASTER_ADDR", "MASTER_PORT"] if environment.get(world) != "1" else list(names)
+        missing = [name for name in needed if name not in environment]
+        if missing:
+            raise UserError(
+                f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set, but not {', '.join(missing)}: start "
+                f"with torchrun, with srun from slurm/*.sbatch, or unset {', '.join(given)} for one process"
+            )
+        launch = Launch(*(int(environment[name]) for name in names))
+        if not 0 <= launch.rank < launch.world:
+            raise UserError(f"{rank}={launch.rank} does not fit {world}={launch.world}")
+        return launch
+    return Launch(rank=0, world=1, local_rank=0)
+
+
+def _device(choice: str, launch: Launch) -> torch.device:
+    if choice == "cpu" or (choice == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if launch.local_rank >= count:
+        raise UserError(
+            f"device {choice}: process {launch.local_rank} of this node has no GPU of its own ({count} visible); "
+            f"start {count or 'no'} processes a node, or set device=cpu"
+        )
+    place = torch.device("cuda", launch.local_rank)
+    torch.cuda.set_device(place)
+    return place

@@ -1,0 +1,386 @@
+"""One optimizer step over micro-batches and ranks, whoever does the arithmetic (engine_deepspeed, engine_accelerate).
+
+What is common lives here: losses are divided by the counts of the whole optimizer step, so that neither the world size
+nor the number of micro-batches changes a gradient; a loss that is not finite stops every rank before the optimizer.
+"""
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triptych.batch import Batch
+from triptych.config import UserError
+from triptych.distributed import Distributed
+from triptych.optim import OptimizerConfig, lr_at
+from triptych.task import Task, Total
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW keeps of every parameter, beside the number of steps."""
+
+Files = dict[str, dict[str, Tensor]]
+"""File name (no ending) -> tensor name -> tensor: what a checkpoint stores."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did, equal on all ranks."""
+
+    loss: float
+    """Weighted sum of `losses`."""
+    losses: dict[str, float]
+    """Objective -> mean over the items of the whole optimizer step; one without items is missing."""
+    report: dict[str, float]
+    grad_norm: float
+    """L2 norm of the whole gradient before clipping."""
+    lr: float
+    samples: int
+    stop: bool
+    """Whether any rank was asked to stop."""
+
+
+Sums = dict[tuple[str, str], tuple[float, int]]
+"""("loss" or "report", name) -> sum and count."""
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a rank tells the others about its part of a step, in one message."""
+
+    sums: Sums
+    broken: list[tuple[str, tuple[str, ...]]]
+    """Objective whose loss was not finite, and the keys of that micro-batch."""
+    samples: int
+    stop: bool
+
+
+class Objective(nn.Module):
+    """The module that DeepSpeed or DDP wraps: task in, one loss out, because they hook onto the tensors of its output.
+
+    bf16 is autocast over fp32 weights: what a model computes in float32 on purpose (times in seconds, losses, norms)
+    stays exact, whichever model it is, and a checkpoint is the same in both precisions.
+    """
+
+    def __init__(self, task: Task, precision: str, *, refuse_unused: bool = False) -> None:
+        """Wrap a task.
+
+        Args:
+            task: on any device.
+            precision: "fp32" or "bf16".
+            refuse_unused: whether a parameter that a micro-batch did not use is an error.
+        """
+        super().__init__()
+        self.task = task
+        self.precision = precision
+        self.refuse_unused = refuse_unused
+
+    def forward(self, batch: Batch, scale: Mapping[str, float]) -> tuple[Tensor, dict[str, Total], dict[str, Total]]:
+        """Loss of a micro-batch as its part of the step's loss, and the detached totals.
+
+        Args:
+            batch: on the device.
+            scale: objective -> factor of its summed loss.
+        """
+        with torch.autocast(self._device_type(), dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            output = self.task(batch)
+        loss = sum((scale.get(name, 0.0) * total.sum.float() for name, total in output.losses.items()), torch.zeros(()))
+        if torch.is_grad_enabled():
+            loss = loss + self._untouched(loss)
+        losses = {name: Total(total.sum.detach(), total.count) for name, total in output.losses.items()}
+        return loss, losses, dict(output.report)
+
+    def _device_type(self) -> str:
+        return next(self.parameters()).device.type
+
+    def _untouched(self, loss: Tensor) -> Tensor:
+        """Zero, with a gradient of zero for every parameter that this micro-batch did not use.
+
+        Ranks reduce the gradients of all parameters together, and their clips may lack different modalities.
+        """
+        used: set[int] = set()
+        seen: set[Any] = set()
+        waiting = [loss.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                used.add(id(node.variable))
+            waiting.extend(following for following, _ in node.next_functions)
+        rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
+        if rest and self.refuse_unused:
+            raise UserError(
+                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage 2 or "
+                f"3 every rank must use all weights in the same order, so set engine.zero_stage=1"
+            )
+        touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
+        return sum(touched, torch.zeros((), device=loss.device))
+
+
+class Engine(ABC):
+    """A task and its optimizer on this rank; every method but the properties is a collective."""
+
+    def __init__(
+        self, task: Task, distributed: Distributed, *, seed: int, optimizer: OptimizerConfig, max_steps: int
+    ) -> None:
+        self.task = task
+        self.distributed = distributed
+        self._seed = seed
+        self._optimizer_config = optimizer
+        self._max_steps = max_steps
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+        return self.distributed.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
+        return self.distributed.is_main
+
+    def train_step(self, micro_batches: list[Batch], step: int, stop: bool = False) -> StepResult:
+        """One optimizer step.
+
+        Args:
+            micro_batches: this rank's; the same number on all ranks.
+            step: from 0; decides learning rate, weights of objectives and dropout.
+            stop: whether this rank was asked to stop; all ranks hear of it in the result.
+
+        Raises:
+            UserError: no target in the global batch, or a loss or gradient that is not finite; no weight was changed
+                in the first two cases.
+        """
+        # Dropout is a function of (seed, step, rank), so that resuming needs no generator state.
+        torch.manual_seed((self._seed * 1_000_003 + step) * 65_537 + self.distributed.rank)
+        counts = self._counts(micro_batches, step)
+        weights = {name: dict(self.task.weights(step)).get(name, 1.0) for name in counts}
+        # Times the world size because DeepSpeed and DDP average gradients over ranks.
+        scale = {name: weights[name] * self.distributed.world / count for name, count in counts.items() if count}
+        lr = lr_at(step, self._optimizer_config, self._max_steps)
+        self._module().train()
+        records = []
+        for index, batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            with self._accumulating(last):
+                loss, *totals = self._module()(batch.to(self.device), scale)
+                self._backward(loss, last)
+            records.append(tuple(totals))
+        said = _Said(*_collect(records, micro_batches), sum(len(batch) for batch in micro_batches), stop)
+        heard = self.distributed.gather(said)
+        _refuse_broken(heard, step)
+        grad_norm = self._step(lr)
+        if not math.isfinite(grad_norm):
+            raise UserError(
+                f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; go back to the last "
+                f"checkpoint with a lower learning rate, or try precision fp32"
+            )
+        mean, report = _means(heard)
+        return StepResult(
+            loss=sum(weights[name] * value for name, value in mean.items()),
+            losses=mean,
+            report=report,
+            grad_norm=grad_norm,
+            lr=lr,
+            samples=sum(each.samples for each in heard),
+            stop=any(each.stop for each in heard),
+        )
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Means over all batches of all ranks, without gradients: "loss/<objective>" and the report's figures.
+
+        A figure without a single item is missing. Ranks give equal numbers of batches.
+        """
+        self._module().eval()
+        records = []
+        with torch.no_grad():
+            for batch in batches:
+                _, *totals = self._module()(batch.to(self.device), {})
+                records.append(tuple(totals))
+        sums, _ = _collect(records, [])
+        losses, report = _means(self.distributed.gather(_Said(sums, [], 0, False)))
+        return {f"loss/{name}": value for name, value in losses.items()} | report
+
+    def state(self) -> Files:
+        """Whole, unsharded state on rank 0, in fp32 on the CPU; elsewhere empty.
+
+        It depends neither on the world size nor on the ZeRO stage: "model" holds parameters and buffers, "optimizer"
+        AdamW's moments and step count of each parameter that was ever updated.
+        """
+        model: dict[str, Tensor] = {}
+        optimizer: dict[str, Tensor] = {}
+        for name, parameter in self.task.named_parameters():
+            self._keep(model, name, self._read_weight(parameter))
+            if not parameter.requires_grad:
+                continue
+            for moment in MOMENTS:
+                self._keep(optimizer, f"{moment}/{name}", self._read_moment(parameter, moment))
+            steps = self._read_steps(parameter)
+            self._keep(optimizer, f"step/{name}", None if steps is None else torch.tensor(float(steps)))
+        for name, buffer in _buffers(self.task).items():
+            self._keep(model, name, buffer)
+        return {"model": model, "optimizer": optimizer} if self.is_main else {}
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """`task.encoder.state_dict()` with whole weights on rank 0; elsewhere empty."""
+        kept: dict[str, Tensor] = {}
+        for name, value in self.task.encoder.state_dict(keep_vars=True).items():
+            self._keep(kept, name, self._read_weight(value) if isinstance(value, nn.Parameter) else value)
+        return kept
+
+    def load_state(self, files: Files) -> None:
+        """Continue from what `state` gave, at any world size and stage; every rank gives all of it.
+
+        Raises:
+            UserError: names or shapes that are not this model's.
+        """
+        model, optimizer = files["model"], files["optimizer"]
+        parameters = dict(self.task.named_parameters())
+        buffers = _buffers(self.task)
+        _check_fit({name: self._shape(p) for name, p in parameters.items()} | _shapes(buffers), _shapes(model))
+        with torch.no_grad():
+            self._before_load()
+            for name, buffer in buffers.items():
+                buffer.copy_(model[name])
+            for name, parameter in parameters.items():
+                self._write_weight(parameter, model[name].to(self.device))
+                if parameter.requires_grad and f"step/{name}" in optimizer:
+                    moments = {moment: optimizer[f"{moment}/{name}"].to(self.device, copy=True) for moment in MOMENTS}
+                    self._write_moments(parameter, moments, int(optimizer[f"step/{name}"]))
+            self._after_load()
+
+    def _keep(self, kept: dict[str, Tensor], name: str, value: Tensor | None) -> None:
+        if self.is_main and value is not None:  # a copy, as tied and flattened weights share memory
+            kept[name] = value.detach().to("cpu", copy=True).contiguous()
+
+    def _shape(self, parameter: nn.Parameter) -> tuple[int, ...]:
+        return tuple(parameter.shape)
+
+    @abstractmethod
+    def _module(self) -> nn.Module:
+        """The wrapped Objective."""
+
+    def _accumulating(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around forward and backward of a micro-batch; DDP wants to know early that it is not the last."""
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        """Add a micro-batch's gradient; after the last one gradients are averaged over ranks."""
+
+    @abstractmethod
+    def _step(self, lr: float) -> float:
+        """Clip and step; returns the gradient's norm before clipping."""
+
+    @abstractmethod
+    def _read_weight(self, parameter: nn.Parameter) -> Tensor: ...
+
+    @abstractmethod
+    def _read_moment(self, parameter: nn.Parameter, moment: str) -> Tensor | None: ...
+
+    @abstractmethod
+    def _read_steps(self, parameter: nn.Parameter) -> int | None: ...
+
+    @abstractmethod
+    def _write_weight(self, parameter: nn.Parameter, value: Tensor) -> None: ...
+
+    @abstractmethod
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None: ...
+
+    @abstractmethod
+    def _before_load(self) -> None: ...
+
+    @abstractmethod
+    def _after_load(self) -> None: ...
+
+    def _counts(self, micro_batches: list[Batch], step: int) -> dict[str, int]:
+        """Objective -> items in the whole optimizer step."""
+        own: dict[str, int] = {}
+        for batch in micro_batches:
+            for name, count in self.task.counts(batch).items():
+                own[name] = own.get(name, 0) + int(count)
+        total: dict[str, int] = {}
+        for counts in self.distributed.gather(own):
+            for name, count in counts.items():
+                total[name] = total.get(name, 0) + count
+        if not any(total.values()):
+            raise UserError(
+                f"step {step}: no clip of the global batch has a target for {' or '.join(total) or 'any objective'}; "
+                f"use a larger batch, mask more, or check the shards with: python -m shards check"
+            )
+        return total
+
+
+def _collect(
+    records: list[tuple[Mapping[str, Total], Mapping[str, Total]]], micro_batches: list[Batch]
+) -> tuple[Sums, list[tuple[str, tuple[str, ...]]]]:
+    """Sums over a rank's micro-batches, and which losses are not finite; one read from the device for all."""
+    items = [
+        (index, (kind, name), total)
+        for index, record in enumerate(records)
+        for kind, totals in zip(("loss", "report"), record, strict=True)
+        for name, total in totals.items()
+    ]
+    values = torch.stack([total.sum.double() for _, _, total in items]).tolist() if items else []
+    sums: Sums = {}
+    broken = []
+    for (index, key, total), value in zip(items, values, strict=True):
+        before = sums.get(key, (0.0, 0))
+        sums[key] = (before[0] + value, before[1] + int(total.count))
+        if micro_batches and key[0] == "loss" and not math.isfinite(value):
+            broken.append((key[1], micro_batches[index].keys))
+    return sums, broken
+
+
+def _means(heard: list[_Said]) -> tuple[dict[str, float], dict[str, float]]:
+    """Losses and report over all ranks; added in the order of ranks, so that the last bit is the same every time."""
+    total: Sums = {}
+    for said in heard:
+        for key, (value, count) in said.sums.items():
+            before = total.get(key, (0.0, 0))
+            total[key] = (before[0] + value, before[1] + count)
+    losses, report = (
+        {name: value / count for (kind, name), (value, count) in total.items() if kind == wanted and count}
+        for wanted in ("loss", "report")
+    )
+    return losses, report
+
+
+def _refuse_broken(heard: list[_Said], step: int) -> None:
+    lines = [
+        f"rank {rank}: {objective}, in the micro-batch of {', '.join(keys)}"
+        for rank, said in enumerate(heard)
+        for objective, keys in said.broken
+    ]
+    if lines:
+        raise UserError(
+            f"step {step}: the loss is not finite, so no rank updated its weights. " + "; ".join(lines) + ". Look at "
+            "these clips (python -m shards show), or continue from the last checkpoint with a lower learning rate"
+        )
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The persistent buffers."""
+    state = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if not isinstance(value, nn.Parameter)}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def _check_fit(model: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> None:
+    wrong = [
+        f"{name} is {stored.get(name, 'missing')} in the checkpoint and {model.get(name, 'missing')} in the model"
+        for name in sorted({*model, *stored})
+        if model.get(name) != stored.get(name)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"the checkpoint is not of this model: {'; '.join(wrong[:3])}{more}; start under another name")

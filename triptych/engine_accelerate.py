@@ -1,0 +1,98 @@
+"""Accelerate behind the Engine's face: plain data parallelism for models that fit on every GPU."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from triptych.distributed import Distributed
+from triptych.engine import Engine, Objective
+from triptych.optim import OptimizerConfig, build
+from triptych.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccelerateConfig:
+    """How the arithmetic of fine-tuning is done."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights, gradients and optimizer state stay fp32."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the gradient; 0 is no clipping."""
+
+
+class AccelerateEngine(Engine):
+    """A task under DistributedDataParallel, or alone in one process."""
+
+    def __init__(
+        self,
+        task: Task,
+        distributed: Distributed,
+        config: AccelerateConfig,
+        *,
+        optimizer: OptimizerConfig,
+        max_steps: int,
+        seed: int,
+    ) -> None:
+        """Wrap the task.
+
+        Args:
+            task: on the CPU, the same weights on every rank.
+            distributed: of triptych.distributed.init.
+            config: precision, clipping.
+            optimizer: AdamW and its schedule.
+            max_steps: of the run, for the schedule.
+            seed: of dropout.
+        """
+        super().__init__(task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps)
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+
+        self._config = config
+        # Ranks evaluate without talking to each other, so buffers are not broadcast; the Objective gives every
+        # parameter a gradient, so none is looked for. Precision is the Objective's matter.
+        wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
+        self._accelerator = Accelerator(cpu=distributed.device.type == "cpu", kwargs_handlers=[wrapping])
+        objective = Objective(task, config.precision).to(distributed.device)
+        self._optimizer = build(objective, optimizer)
+        self._wrapped: Any = self._accelerator.prepare(objective)
+
+    def _module(self) -> nn.Module:
+        return self._wrapped
+
+    def _accumulating(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped)
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        self._accelerator.backward(loss)
+
+    def _step(self, lr: float) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        norm = self._accelerator.clip_grad_norm_(self.task.parameters(), self._config.clip_norm or float("inf"))
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return float(norm)
+
+    def _read_weight(self, parameter: nn.Parameter) -> Tensor:
+        return parameter.detach()
+
+    def _read_moment(self, parameter: nn.Parameter, moment: str) -> Tensor | None:
+        return self._optimizer.state[parameter].get(moment)
+
+    def _read_steps(self, parameter: nn.Parameter) -> int | None:
+        state = self._optimizer.state[parameter]
+        return int(state["step"]) if "step" in state else None
+
+    def _write_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
+        parameter.copy_(value)
+
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None:
+        self._optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **moments}
+
+    def _before_load(self) -> None:
+        self._optimizer.state.clear()
+
+    def _after_load(self) -> None:
+        pass

@@ -1,0 +1,218 @@
+"""DeepSpeed behind the Engine's face. Importing deepspeed takes 5 s, so only building this engine does it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from triptych.distributed import Distributed
+from triptych.engine import MOMENTS, Engine, Objective
+from triptych.optim import OptimizerConfig, build
+from triptych.task import Task
+
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients reduced at once; DeepSpeed's own 5e8 would set aside 2 GB for any model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the arithmetic of pretraining is done; no field changes what is learnt, but for rounding."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What ranks share out instead of keeping whole: nothing, optimizer state, + gradients, + weights."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 is autocast; weights, gradients and optimizer state stay fp32."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the gradient; 0 is no clipping."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: slower, less memory."""
+
+
+class DeepSpeedEngine(Engine):
+    """A task under DeepSpeed's ZeRO; the private names used below are those of deepspeed 0.19."""
+
+    def __init__(
+        self,
+        task: Task,
+        distributed: Distributed,
+        config: EngineConfig,
+        *,
+        optimizer: OptimizerConfig,
+        num_micro_batches: int,
+        max_steps: int,
+        seed: int,
+    ) -> None:
+        """Wrap the task.
+
+        Args:
+            task: on the CPU, the same weights on every rank.
+            distributed: of triptych.distributed.init.
+            config: stage, precision, clipping.
+            optimizer: AdamW and its schedule.
+            num_micro_batches: of an optimizer step, on every rank.
+            max_steps: of the run, for the schedule.
+            seed: of dropout.
+        """
+        super().__init__(task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps)
+        self._config = config
+        if config.activation_checkpointing:
+            for module in task.modules():
+                if hasattr(module, "activation_checkpointing"):
+                    module.activation_checkpointing = True  # type: ignore[assignment]
+        deepspeed = _import_deepspeed(distributed)
+        # Stages 2 and 3 fill their buckets in the order in which gradients arrive and add up buckets of all ranks: an
+        # unused weight on one rank shifts its neighbours into each other's place, without any error (tried).
+        refuse_unused = config.zero_stage > 1 and distributed.world > 1
+        objective = Objective(task, config.precision, refuse_unused=refuse_unused).to(distributed.device)
+        self._deepspeed = deepspeed
+        self._engine: Any = deepspeed.initialize(
+            model=objective,
+            optimizer=build(objective, optimizer),
+            config={
+                "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own bookkeeping
+                "gradient_accumulation_steps": num_micro_batches,
+                # Stage 0 clips nothing by itself that could be read back, so `_step` does it there.
+                "gradient_clipping": config.clip_norm if config.zero_stage else 0.0,
+                "zero_optimization": {
+                    "stage": config.zero_stage,
+                    "reduce_bucket_size": BUCKET_ELEMENTS,
+                    "allgather_bucket_size": BUCKET_ELEMENTS,
+                },
+                "zero_allow_untested_optimizer": True,
+                "steps_per_print": 10**9,
+            },
+        )[0]
+        if config.zero_stage:
+            self._make_moments()
+
+    def _module(self) -> nn.Module:
+        return self._engine
+
+    def _backward(self, loss: Tensor, last: bool) -> None:
+        # A new tensor, as DeepSpeed's hook on the module's own output would divide by the number of micro-batches.
+        self._engine.backward(loss.clone(), scale_wrt_gas=False)
+        if not last:
+            self._engine.step()  # counts the micro-batch, updates nothing
+
+    def _step(self, lr: float) -> float:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        if self._config.zero_stage:
+            self._engine.step()
+            return float(self._engine.get_global_grad_norm())
+        limit = self._config.clip_norm or float("inf")
+        norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), limit))
+        self._engine.step()
+        return norm
+
+    def _shape(self, parameter: nn.Parameter) -> tuple[int, ...]:
+        return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+    def _read_weight(self, parameter: nn.Parameter) -> Tensor:
+        if self._config.zero_stage < 3:
+            return parameter.detach()
+        with self._deepspeed.zero.GatheredParameters([parameter]):
+            return parameter.detach().clone()
+
+    def _read_moment(self, parameter: nn.Parameter, moment: str) -> Tensor | None:
+        if self._config.zero_stage == 0:
+            return self._engine.optimizer.state[parameter].get(moment)
+        if self._read_steps(parameter) is None:
+            return None
+        return self._deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
+
+    def _read_steps(self, parameter: nn.Parameter) -> int | None:
+        if self._config.zero_stage == 0:
+            return _steps(self._engine.optimizer.state[parameter])
+        states = self._engine.optimizer.optimizer.state.values()
+        return max((steps for state in states if (steps := _steps(state)) is not None), default=None)
+
+    def _write_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
+        if self._config.zero_stage < 3:
+            parameter.copy_(value)
+        elif parameter.requires_grad:
+            self._deepspeed.utils.safe_set_local_fp32_param(parameter, self._own_part(parameter, value))
+        else:
+            with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                parameter.copy_(value)
+
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None:
+        if self._config.zero_stage == 0:
+            self._engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **moments}
+            return
+        for state in self._engine.optimizer.optimizer.state.values():
+            state["step"].fill_(max(float(state["step"]), steps))
+        for moment, value in moments.items():
+            if self._config.zero_stage < 3:
+                self._deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
+            else:
+                part = self._own_part(parameter, value)
+                self._deepspeed.utils.safe_set_local_optimizer_state(parameter, part, moment)
+
+    def _make_moments(self) -> None:
+        """Make what AdamW would make at its first step, all zeros.
+
+        DeepSpeed links weights to moments after the first parameter group stepped, when the second has none yet.
+        """
+        zero = self._engine.optimizer
+        for partition in self._partitions():
+            state = {moment: torch.zeros_like(partition) for moment in MOMENTS}
+            zero.optimizer.state[partition] = {"step": torch.tensor(0.0), **state}
+        if self._config.zero_stage < 3:
+            zero._lazy_init_hp_params_optimizer_state()
+
+    def _partitions(self) -> list[Tensor]:
+        """This rank's flat fp32 weights, one a parameter group."""
+        zero = self._engine.optimizer
+        return (
+            zero.fp32_partitioned_groups_flat if self._config.zero_stage == 3 else zero.single_partition_of_fp32_groups
+        )
+
+    def _before_load(self) -> None:
+        zero = self._engine.optimizer
+        if self._config.zero_stage == 0:
+            zero.state.clear()
+            return
+        for state in zero.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        if self._config.zero_stage == 3 and zero.persistent_parameters:  # small ones, kept whole between steps
+            zero.persistent_parameters[0].partition(zero.persistent_parameters)
+
+    def _after_load(self) -> None:
+        zero = self._engine.optimizer
+        if self._config.zero_stage == 3:
+            for group in range(len(self._partitions())):
+                zero._reassign_or_swap_out_partitioned_parameters(group)
+            if zero.persistent_parameters:
+                zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
+        elif self._config.zero_stage:
+            zero.refresh_fp32_params()
+
+    def _own_part(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """This rank's slice of a whole tensor; the last rank's is padded with zeros, as in stage 3."""
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        start = size * self.distributed.rank
+        part = torch.zeros(size, device=value.device)
+        own = value.flatten()[start : start + size]
+        part[: own.numel()] = own
+        return part
+
+
+def _steps(state: dict[str, Any]) -> int | None:
+    return int(state["step"]) if "step" in state else None
+
+
+def _import_deepspeed(distributed: Distributed) -> Any:
+    """Import deepspeed quietly and for the device in use, which it otherwise guesses from the machine."""
+    os.environ["DS_ACCELERATOR"] = distributed.device.type
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "warning")
+    import logging
+
+    import deepspeed
+    import deepspeed.utils
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed

@@ -1,0 +1,92 @@
+"""The optimizer and the learning rate: AdamW, and schedules that are pure functions of the step."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate moves; every schedule but `noam` rises linearly to `lr` over the warm-up."""
+
+    name: Literal["constant", "cosine", "polynomial", "noam"] = "cosine"
+    """`noam` is k * width^-0.5 * min(n^-0.5, n * warmup_steps^-1.5) at step n from 1 (Dong et al. 2018,
+    Speech-Transformer, section 4), where `lr` is their k: its peak is k / sqrt(width * warmup_steps)."""
+    warmup_steps: int = 0
+    width: int | None = None
+    """Model width of `noam`; the others have none."""
+    power: float | None = None
+    """Exponent of `polynomial` (1 is linear); the others have none."""
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < (1 if self.name == "noam" else 0):
+            raise ValueError(f"schedule.warmup_steps: {self.warmup_steps} is too small for {self.name}")
+        for key, owner in (("width", "noam"), ("power", "polynomial")):
+            if (getattr(self, key) is not None) != (self.name == owner):
+                raise ValueError(f"schedule.{key}: belongs to {owner} and only to it; the schedule is {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019)."""
+
+    lr: float = 1e-3
+    """Peak learning rate; the paper's k where the schedule is `noam`."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    """Of matrices and filters; biases, norms and embeddings have none."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optimizer.lr: {self.lr} must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas: {self.betas} must lie in [0, 1)")
+
+
+def lr_at(step: int, config: OptimizerConfig, max_steps: int) -> float:
+    """Learning rate of an optimizer step.
+
+    Args:
+        step: from 0.
+        config: peak, schedule and warm-up.
+        max_steps: of the run; `cosine` and `polynomial` would reach 0 at this step.
+    """
+    schedule = config.schedule
+    if schedule.name == "noam":
+        assert schedule.width is not None
+        number = step + 1
+        return config.lr * schedule.width**-0.5 * min(number**-0.5, number * schedule.warmup_steps**-1.5)
+    if step < schedule.warmup_steps:
+        return config.lr * (step + 1) / schedule.warmup_steps
+    left = max(0.0, 1 - (step - schedule.warmup_steps) / max(1, max_steps - schedule.warmup_steps))
+    if schedule.name == "cosine":
+        return config.lr * 0.5 * (1 - math.cos(math.pi * left))
+    if schedule.name == "polynomial":
+        assert schedule.power is not None
+        return config.lr * left**schedule.power
+    return config.lr
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The trainable parameters as AdamW's groups: with weight decay, and without (biases, norms, embeddings)."""
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trainable if parameter.ndim > 1 and id(parameter) not in embeddings]
+    kept = {id(parameter) for parameter in decayed}
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trainable if id(parameter) not in kept], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]  # DeepSpeed cannot flatten an empty group
+
+
+def build(module: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over the module's trainable parameters; the engine sets the learning rate of every step."""
+    return torch.optim.AdamW(
+        parameter_groups(module, config.weight_decay), lr=config.lr, betas=config.betas, eps=config.eps
+    )

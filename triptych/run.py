@@ -1,0 +1,186 @@
+"""The run folder: what the run is (config.yaml), where it ran (environment.json) and how it went (metrics.jsonl)."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from triptych import config as configs
+from triptych.checkpoint import write_atomically
+from triptych.config import UserError
+from triptych.distributed import Distributed
+
+PACKAGES = (
+    "triptych-pretrain",
+    "torch",
+    "deepspeed",
+    "accelerate",
+    "transformers",
+    "numpy",
+    "webdataset",
+    "decord",
+    "av",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; `open` makes or re-opens it."""
+
+    path: Path
+    distributed: Distributed
+
+    @classmethod
+    def open(cls, path: Path, config: Any, distributed: Distributed) -> "RunFolder":
+        """Create the folder, or re-open it for the same config (a collective).
+
+        Args:
+            path: runs/<name>.
+            config: the whole resolved config; it never changes after the start.
+            distributed: of triptych.distributed.init.
+
+        Raises:
+            UserError: the folder belongs to another config (with the keys that differ), or is no run folder.
+        """
+
+        def prepare() -> None:
+            file = path / "config.yaml"
+            if file.is_file():
+                _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config))
+            elif path.is_dir() and any(path.iterdir()):
+                raise UserError(f"{path}: is not empty and has no config.yaml; choose another run name")
+            path.mkdir(parents=True, exist_ok=True)
+            if not file.is_file():
+                write_atomically(file, configs.dump(config))
+            starts = path / "environment.json"
+            before = json.loads(starts.read_text()) if starts.is_file() else []
+            write_atomically(starts, json.dumps([*before, describe_environment(distributed)], indent=1))
+
+        distributed.on_main(prepare)
+        return cls(path, distributed)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def export_encoder(self, checkpoint: Path) -> None:
+        """Copy a checkpoint's encoder to encoder/, whole or not at all (a collective)."""
+
+        def copy() -> None:
+            temporary = self.path / ".encoder.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.copytree(checkpoint / "encoder", temporary)
+            shutil.rmtree(self.path / "encoder", ignore_errors=True)
+            temporary.rename(self.path / "encoder")
+
+        self.distributed.on_main(copy)
+
+
+class MetricsLog:
+    """metrics.jsonl and TensorBoard; on ranks other than 0 nothing is written.
+
+    A line is {"step": finished steps, figure: value, ...}; one step may have a line of training figures and one of
+    evaluation figures. Floats are written so that they read back bit-equal.
+    """
+
+    def __init__(self, run: RunFolder, start_step: int) -> None:
+        """Open the log of a run that continues after `start_step`: later lines, of steps to be done again, are cut."""
+        self._file = run.path / "metrics.jsonl"
+        self._board: Any = None
+        self._stream: Any = None
+        if not run.distributed.is_main:
+            return
+        if self._file.is_file():
+            kept = [json.dumps(row) for row in self._rows() if row["step"] <= start_step]
+            write_atomically(self._file, "".join(f"{line}\n" for line in kept))
+        self._stream = self._file.open("a")
+        from torch.utils.tensorboard import SummaryWriter  # a second, and only where it is written
+
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=start_step + 1)
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Append a line."""
+        if self._stream is None:
+            return
+        self._stream.write(json.dumps({"step": step, **figures}) + "\n")
+        self._stream.flush()
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines so far; empty on ranks other than 0."""
+        return list(self._rows()) if self._stream is not None else []
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._stream is not None:
+            self._stream.close()
+            self._board.close()
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for line in self._file.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed process may be half a line
+                return
+
+
+def describe_environment(distributed: Distributed) -> dict[str, Any]:
+    """Versions, commit, hardware and world size of this start."""
+    cuda = distributed.device.type == "cuda"
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "world_size": distributed.world,
+        "device": torch.cuda.get_device_name(distributed.device) if cuda else platform.processor() or "cpu",
+        "cpus": len(os.sched_getaffinity(0)),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this runs from, with "-dirty" where files differ; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _check_same(path: Path, old: Any, new: Any) -> None:
+    before, now = dict(_flatten(old)), dict(_flatten(new))
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if keys:
+        told = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)
+        raise UserError(
+            f"{path}: this run was started with another config ({told}). Choose another run name, or continue with "
+            f"{path / 'config.yaml'} as the config"
+        )
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value
