@@ -6,6 +6,7 @@ crashes the process on 8-22 % of mp4 files with damaged headers, PyAV on none of
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -120,7 +121,7 @@ def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None) -> np.
     except (decord.DECORDError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, DecodeError):
             raise
-        raise DecodeError(f"the video cannot be decoded ({_first_line(error)})") from None
+        raise DecodeError(f"the video cannot be decoded ({_reason(error)})") from None
     return decoded if len(frames) == steps else decoded[places]
 
 
@@ -129,11 +130,12 @@ def _opened(data: bytes) -> Iterator[Any]:
     """A PyAV container over bytes; everything PyAV raises inside becomes a DecodeError."""
     if len(data) > MAX_BYTES:
         raise DecodeError(f"{len(data) / 2**20:.0f} MiB in one media file; the limit is {MAX_BYTES // 2**20} MiB")
+    _check_riff(data)
     try:
         with av.open(io.BytesIO(data)) as container:
             yield container
     except (av.FFmpegError, EOFError) as error:
-        raise DecodeError(f"the file cannot be decoded ({_first_line(error)})") from None
+        raise DecodeError(f"the file cannot be decoded ({_reason(error)})") from None
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:
@@ -156,6 +158,17 @@ def _check_complete(what: str, expected_s: float | None, found_s: float) -> None
         raise DecodeError(f"truncated: {found_s:.2f} s of {what} where the header says {expected_s:.2f} s")
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def _check_riff(data: bytes) -> None:
+    """Refuse a wav file shorter than its header says: FFmpeg would decode what is there and stay silent."""
+    if data[:4] == b"RIFF" and len(data) >= 8:
+        says = int.from_bytes(data[4:8], "little") + 8
+        if len(data) < says < 2**32:  # streaming writers put 0 or 2**32 - 1
+            raise DecodeError(f"truncated: {len(data)} bytes where the header says {says}")
+
+
+def _reason(error: Exception) -> str:
+    """What the library says, without its own source lines, clock times and error numbers."""
+    if isinstance(error, av.FFmpegError) and error.strerror:
+        return str(error.strerror)
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^\[[\d:]+\] \S+: ", "", text)[:200]

@@ -13,7 +13,8 @@ from PIL import Image
 from shards.decode import DecodeError, decode_video, video_of
 from triptych.modalities import FeatureSpec
 
-MEAN, STD = 128.0, 64.0
+MEAN, STD = 128.0, 32.0
+"""Between what was measured: 139 and 21 on mouth boxes of 70 GRID clips, 83 and 50 on clips of seven other people."""
 
 
 @dataclass(frozen=True, kw_only=True)

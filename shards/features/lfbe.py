@@ -17,7 +17,8 @@ WINDOW_MS = 25
 HOP_MS = 10
 STACK = 5
 
-MEAN, STD = 0.0, 1.0
+MEAN, STD = 15.0, 3.8
+"""Over all values of the 700 GRID clips of the real sample (14.99, 3.79); seven VoxCeleb2-like clips: 18.0, 3.4."""
 
 
 @dataclass(frozen=True, kw_only=True)
