@@ -105,7 +105,9 @@ def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
 
 
 def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None) -> np.ndarray:
-    import decord  # only here: sound, checks and words work without it
+    import decord  # only here: sound and words work without it
+
+    decord.logging.set_level(decord.logging.FATAL)  # errors are raised; its own lines on stderr name no clip
 
     try:
         reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
