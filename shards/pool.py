@@ -109,11 +109,12 @@ class ChildPool(Generic[J, R]):
         patience_s = min(child.deadline for child in busy) - time.monotonic()
         ready = wait([child.connection for child in busy], timeout=max(0.0, patience_s))
         for place, child in enumerate(children):
-            if child.number is None:
+            number = child.number
+            if number is None:
                 continue
             if child.connection in ready:
                 try:
-                    results[child.number], child.number = child.connection.recv(), None
+                    results[number], child.number = child.connection.recv(), None
                     continue
                 except (EOFError, ConnectionError):
                     child.process.join(timeout=5)
@@ -122,7 +123,7 @@ class ChildPool(Generic[J, R]):
                 reason = f"not done after {self.timeout_s:g} s"
             else:
                 continue
-            results[child.number] = Failure(reason)
+            results[number] = Failure(reason)
             child.stop()
             children[place] = _Child(self.function)
 
