@@ -16,7 +16,7 @@ from pathlib import Path
 from shards.record import Member, ShardIndex, ShardInfo
 
 _OWN_FILE = re.compile(
-    r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.?(manifest\.json|vocabulary\.txt)\.tmp"
+    r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.(manifest\.json|vocabulary\.txt)\.tmp|quarantined\.json"
 )
 
 

@@ -81,8 +81,8 @@ def write(config: WriteConfig) -> Manifest:
     tallies, shards, quarantined = _write_clips(config, out, kept, splits)
     words = tallies["train"].vocabulary if "train" in tallies else Counter[str]()
     vocabulary = Vocabulary.from_counts(words)
-    vocabulary.save(out / ".vocabulary.txt.tmp", words)
-    (out / ".vocabulary.txt.tmp").rename(out / "vocabulary.txt")
+    vocabulary.save(out / "vocabulary.txt", words)
+    write_atomically(out / "vocabulary.txt", (out / "vocabulary.txt").read_bytes())  # once more, flushed to the disk
     manifest = Manifest(
         corpus=name,
         created_by=_created_by(),
