@@ -96,6 +96,8 @@ def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
         if not container.streams.video:
             return None
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise DecodeError("the video's codec is unknown")
         expected_s = _duration_s(container, stream)
         size = stream.width * stream.height * 3
         steps = min(expected_s or MAX_SECONDS, MAX_SECONDS) * rate_hz
@@ -134,7 +136,7 @@ def _opened(data: bytes) -> Iterator[Any]:
         raise DecodeError(f"{len(data) / 2**20:.0f} MiB in one media file; the limit is {MAX_BYTES // 2**20} MiB")
     _check_riff(data)
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), metadata_errors="replace") as container:
             yield container
     except (av.FFmpegError, EOFError) as error:
         raise DecodeError(f"the file cannot be decoded ({_reason(error)})") from None
@@ -173,4 +175,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, av.FFmpegError) and error.strerror:
         return str(error.strerror)
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^\[[\d:]+\] \S+: ", "", text)[:200]
+    return re.sub(r"\[[\d:]+\] \S+?:\d+: ", "", text)[:200]
