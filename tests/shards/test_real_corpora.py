@@ -1,6 +1,5 @@
 """On the real samples: layouts and media that no test file imitates well enough."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -12,13 +11,13 @@ from shards.split import SplitConfig, draw
 from shards.write import WriteConfig, write
 from triptych.config import config_folder, load
 
-REAL = Path(os.environ.get("TRIPTYCH_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not REAL.is_dir(), reason=f"no real samples at {REAL}")]
+pytestmark = pytest.mark.real
 
 
-def test_grid_is_whole_and_splits_by_prefix() -> None:
-    config = VoxCeleb2Config(root=str(REAL / "grid_vox2"), transcripts=["transcripts.ctm"], metadata="vox2_meta.csv")
+def test_grid_is_whole_and_splits_by_prefix(real_data: Path) -> None:
+    config = VoxCeleb2Config(
+        root=str(real_data / "grid_vox2"), transcripts=["transcripts.ctm"], metadata="vox2_meta.csv"
+    )
 
     clips = list(config.clips())
 
@@ -33,8 +32,8 @@ def test_grid_is_whole_and_splits_by_prefix() -> None:
     assert Counter(splits.values())["test"] == pytest.approx(70, abs=4)
 
 
-def test_clips_of_different_people_with_sound_inside(tmp_path: Path) -> None:
-    overrides = [f"corpus.voxceleb2.root={REAL / 'vox2_form_clips'}", f"out={tmp_path / 'out'}", "workers=1"]
+def test_clips_of_different_people_with_sound_inside(real_data: Path, tmp_path: Path) -> None:
+    overrides = [f"corpus.voxceleb2.root={real_data / 'vox2_form_clips'}", f"out={tmp_path / 'out'}", "workers=1"]
 
     manifest = write(load(WriteConfig, config_folder() / "shards" / "voxceleb2.yaml", overrides))
 
@@ -43,8 +42,8 @@ def test_clips_of_different_people_with_sound_inside(tmp_path: Path) -> None:
     assert manifest.counts["seconds"] == 48
 
 
-def test_ravdess_labels() -> None:
-    clips = list(RavdessConfig(root=str(REAL / "ravdess")).clips())
+def test_ravdess_labels(real_data: Path) -> None:
+    clips = list(RavdessConfig(root=str(real_data / "ravdess")).clips())
 
     assert Counter(clip.source["modality"] for clip in clips) == {"audio": 480, "av": 4}
     assert Counter(clip.labels["emotion"] for clip in clips if clip.audio) == {
