@@ -3,9 +3,10 @@
 `concurrent.futures` gives up the whole pool when a child dies and cannot say whose fault it was.
 """
 
+import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -65,8 +66,8 @@ class ChildPool(Generic[J, R]):
         self.num_children = num_children
         self.timeout_s = timeout_s
 
-    def run(self, jobs: Iterable[J]) -> Iterator[tuple[J, R | Failure]]:
-        """Each job with its result, in the order of the jobs; the children end with the iteration."""
+    def run(self, jobs: Iterable[J]) -> Generator[tuple[J, R | Failure], None, None]:
+        """Each job with its result, in the order of the jobs; the children end with the iteration or its close."""
         children = [_Child(self.function) for _ in range(self.num_children)]
         numbered = enumerate(jobs)
         pending: dict[int, J] = {}  # handed out or done, not yet yielded
@@ -135,6 +136,7 @@ def _exit(code: int | None) -> str:
 
 
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the children are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     while True:
         try:

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,7 +44,7 @@ class WriteConfig:
     """Property of a clip's `source` -> values to keep; the other clips are counted as filtered."""
     samples_per_shard: int = 1000
     workers: int | None = None
-    """Child processes that open clips; as many as the machine has cores when not given."""
+    """Child processes that open clips; as many as the cores this process may use when not given."""
     timeout_s: float = 60.0
     """For one clip; the first one of a child also loads what its features need."""
     max_quarantined_share: float = 0.01
@@ -150,32 +151,32 @@ def _write_clips(
     ordered = _shuffled(clips, splits, config.split.seed)
     by_key = {clip.key: clip for clip in clips}
     pool: ChildPool[Job, Opened] = ChildPool(
-        partial(open_clip, features=config.features), config.workers or os.cpu_count() or 1, config.timeout_s
+        partial(open_clip, features=config.features), config.workers or len(os.sched_getaffinity(0)), config.timeout_s
     )
-    results = pool.run(Job(key=clip.key, video=clip.video, audio=clip.audio) for clip in ordered)
+    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio) for clip in ordered)
     console = Console(stderr=True)
-    for job, opened in track(
-        results, "writing", total=len(ordered), console=console, disable=not console.is_terminal, transient=True
-    ):
-        if isinstance(opened, Failure):
-            quarantined[job.key] = opened.reason
-            _check_quarantine(quarantined, len(ordered), config, out)
-            continue
-        clip, split = by_key[job.key], splits[job.key]
-        record = ClipRecord(
-            key=clip.key,
-            speaker=clip.speaker,
-            split=split,
-            duration_s=round(opened.duration_s, 6),
-            has_audio=opened.has_audio,
-            has_video=opened.has_video,
-            words=clip.words,
-            source=clip.source,
-            labels=clip.labels,
-        )
-        tallies[split].add(record)
-        text = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-        writers[split].add(clip.key, {**opened.members, "json": text.encode()})
+    bar = partial(track, total=len(ordered), console=console, disable=not console.is_terminal, transient=True)
+    with closing(pool.run(jobs)) as results:  # an error ends the children at once
+        for job, opened in bar(results, "writing"):
+            if isinstance(opened, Failure):
+                quarantined[job.key] = opened.reason
+                _check_quarantine(quarantined, len(ordered), config, out)
+                continue
+            clip, split = by_key[job.key], splits[job.key]
+            record = ClipRecord(
+                key=clip.key,
+                speaker=clip.speaker,
+                split=split,
+                duration_s=round(opened.duration_s, 6),
+                has_audio=opened.has_audio,
+                has_video=opened.has_video,
+                words=clip.words,
+                source=clip.source,
+                labels=clip.labels,
+            )
+            tallies[split].add(record)
+            text = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
+            writers[split].add(clip.key, {**opened.members, "json": text.encode()})
     if empty := [split for split, tally in tallies.items() if not tally.clips]:
         raise UserError(
             f"split: every clip of {', '.join(empty)} is unreadable; see {_save_quarantine(quarantined, out)}"
