@@ -1,0 +1,33 @@
+"""Which raw corpus: a new one is a file beside this one and one line in `CorpusConfig`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from shards.corpora.ravdess import RavdessConfig
+from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.record import RawClip
+from triptych.config import check_one_of
+
+
+class Corpus(Protocol):
+    """Knows a corpus' files, names and transcripts; opens no media."""
+
+    def clips(self) -> Iterator[RawClip]:
+        """All clips, keys unique, in an order that depends on nothing but the corpus.
+
+        Raises:
+            triptych.config.UserError: nothing in the expected layout, or files that contradict each other.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """The raw corpus; exactly one."""
+
+    voxceleb2: VoxCeleb2Config | None = None
+    ravdess: RavdessConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "corpus")

@@ -1,0 +1,85 @@
+"""RAVDESS (Livingstone and Russo 2018): acted emotions; everything is in the file's name.
+
+01-01-05-01-02-01-12.mp4|.wav   modality-channel-emotion-intensity-statement-repetition-actor, in any folder
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards.record import RawClip
+from shards.transcripts.attach import attach
+from triptych.config import UserError
+
+MODALITIES = {"01": "av", "02": "video", "03": "audio"}
+CHANNELS = {"01": "speech", "02": "song"}
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+INTENSITIES = {"01": "normal", "02": "strong"}
+
+_NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(\d\d)-(\d\d)-(\d\d)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RavdessConfig:
+    """RAVDESS, or a corpus named like it."""
+
+    root: str
+    """Folder with the files somewhere below it."""
+    transcripts: list[str] = field(default_factory=list)
+    """Kaldi CTM files, as given or relative to the root; utterances are the file names without ending."""
+    allow_unknown_transcripts: bool = False
+    """Leave out transcripts of clips that are not there instead of stopping."""
+
+    def clips(self) -> Iterator[RawClip]:
+        """All clips by name; labels emotion and intensity; `source` has modality, channel, statement, repetition.
+
+        The corpus holds most utterances three times (av, video, audio); `keep` of the writer chooses among them.
+
+        Raises:
+            UserError: no file, a name that does not follow the code, a clip found twice, or bad transcripts.
+        """
+        root = Path(self.root)
+        paths: dict[str, Path] = {}
+        for path in sorted(path for suffix in ("mp4", "wav") for path in root.rglob(f"[!.]*.{suffix}")):
+            if path.stem in paths:
+                raise UserError(f"{path}: the clip is also at {paths[path.stem]}; keep one of them")
+            paths[path.stem] = path
+        if not paths:
+            raise UserError(
+                f"{root}: no clip; looked for files like 01-01-05-01-02-01-12.mp4 or .wav anywhere below it"
+            )
+        clips = [_clip(paths[key]) for key in sorted(paths)]
+        yield from attach(clips, self.transcripts, root, allow_unknown=self.allow_unknown_transcripts)
+
+
+def _clip(path: Path) -> RawClip:
+    match = _NAME.fullmatch(path.stem)
+    if match is None:
+        raise UserError(
+            f"{path}: not a RAVDESS name; expected seven two-digit codes, "
+            "modality-channel-emotion-intensity-statement-repetition-actor, like 01-01-05-01-02-01-12"
+        )
+    modality, channel, emotion, intensity, statement, repetition, actor = match.groups()
+    return RawClip(
+        key=path.stem,
+        speaker=f"actor-{actor}",
+        video=path if path.suffix == ".mp4" else None,
+        audio=path if path.suffix == ".wav" else None,
+        source={
+            "modality": MODALITIES[modality],
+            "channel": CHANNELS[channel],
+            "statement": statement,
+            "repetition": repetition,
+        },
+        labels={"emotion": EMOTIONS[emotion], "intensity": INTENSITIES[intensity]},
+    )

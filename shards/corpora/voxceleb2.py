@@ -1,0 +1,94 @@
+"""VoxCeleb2 (Chung, Nagrani, Zisserman 2018) and corpora in its layout.
+
+    <root>/<set>/mp4/<speaker>/<video>/<clip>.mp4      sound inside, or in the file below
+    <root>/<set>/aac/<speaker>/<video>/<clip>.m4a
+
+`<set>` is dev or test as the corpus ships it, any other folder name of a mirror, or missing. A clip may lack
+either file.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shards.record import RawClip
+from shards.transcripts.attach import attach
+from triptych.config import UserError
+
+_KINDS = (("mp4", "video"), ("aac", "audio"))
+_SUFFIXES = {"mp4": ".mp4", "aac": ".m4a"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoxCeleb2Config:
+    """A corpus in VoxCeleb2's layout."""
+
+    root: str
+    """Folder that holds dev/ and test/, or mp4/ and aac/ themselves."""
+    transcripts: list[str] = field(default_factory=list)
+    """Kaldi CTM files, as given or relative to the root."""
+    allow_unknown_transcripts: bool = False
+    """Leave out transcripts of clips that are not there instead of stopping."""
+    metadata: str | None = None
+    """vox2_meta.csv, as given or relative to the root; adds each speaker's gender to `source`."""
+
+    def clips(self) -> Iterator[RawClip]:
+        """All clips by key; `source` has set, video, clip and, with metadata, gender.
+
+        Raises:
+            UserError: nothing in this layout under the root, or bad transcripts or metadata.
+        """
+        root = Path(self.root)
+        genders = self._genders(root)
+        files = _scan(root)
+        clips = []
+        for key in sorted(files):
+            speaker, video, clip = key.split("/")
+            source = {"set": files[key]["set"], "video": video, "clip": clip}
+            if speaker in genders:
+                source["gender"] = genders[speaker]
+            paths = {kind: Path(path) for kind, path in files[key].items() if kind != "set"}
+            clips.append(_clip(key, speaker, source, paths))
+        yield from attach(clips, self.transcripts, root, allow_unknown=self.allow_unknown_transcripts)
+
+    def _genders(self, root: Path) -> dict[str, str]:
+        if self.metadata is None:
+            return {}
+        path = Path(self.metadata) if Path(self.metadata).is_file() else root / self.metadata
+        try:
+            with path.open(newline="", encoding="utf-8") as lines:
+                # the original has a blank after every field, in the header too
+                rows = [{str(k).strip(): str(v).strip() for k, v in row.items()} for row in csv.DictReader(lines)]
+        except OSError as error:
+            raise UserError(f"{path}: the metadata cannot be read: {error.strerror}") from None
+        if not rows or not {"VoxCeleb2 ID", "Gender"} <= rows[0].keys():
+            raise UserError(f"{path}: expected a csv file with the columns 'VoxCeleb2 ID' and 'Gender'")
+        return {row["VoxCeleb2 ID"]: row["Gender"] for row in rows}
+
+
+def _clip(key: str, speaker: str, source: dict[str, str], paths: dict[str, Path]) -> RawClip:
+    try:
+        return RawClip(key=key, speaker=speaker, source=source, video=paths.get("video"), audio=paths.get("audio"))
+    except ValueError as error:
+        raise UserError(f"{next(iter(paths.values()))}: {error}; rename the file or folder") from None
+
+
+def _scan(root: Path) -> dict[str, dict[str, str]]:
+    """Key -> set, video and audio path."""
+    folders = [root, *sorted(path for path in root.glob("*") if path.is_dir())]
+    files: dict[str, dict[str, str]] = {}
+    for folder in folders:
+        for kind, name in _KINDS:
+            for path in (folder / kind).glob(f"*/*/*{_SUFFIXES[kind]}"):
+                key = f"{path.parts[-3]}/{path.parts[-2]}/{path.stem}"
+                entry = files.setdefault(key, {"set": "" if folder == root else folder.name})
+                if name in entry:
+                    raise UserError(f"{path}: the clip {key} is also at {entry[name]}; keep one of them")
+                entry[name] = str(path)
+    if not files:
+        raise UserError(
+            f"{root}: no clip; looked for [<set>/]mp4/<speaker>/<video>/<clip>.mp4 and "
+            "[<set>/]aac/<speaker>/<video>/<clip>.m4a below it"
+        )
+    return files

@@ -1,0 +1,71 @@
+"""Which feature stands for which modality, and the one place that builds it.
+
+A new feature is a file beside this one and one line in `AudioFeature` or `VideoFeature` and in `_FEATURES`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from shards.features.face_crops import FaceCrops, FaceCropsConfig
+from shards.features.lfbe import Lfbe, LfbeConfig
+from triptych.config import check_one_of, chosen
+from triptych.modalities import FeatureSpec
+
+
+class Feature(Protocol):
+    """Turns a clip's media into one modality's sequence; the same numbers when stored and on the fly."""
+
+    spec: FeatureSpec
+
+    def compute(self, members: Mapping[str, bytes]) -> np.ndarray | None:
+        """[T, *spec.shape] of spec.dtype from a sample's files (extension -> bytes); None if it lacks the stream.
+
+        Raises:
+            shards.decode.DecodeError: the media is damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFeature:
+    """What stands for the sound; exactly one."""
+
+    lfbe: LfbeConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "audio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFeature:
+    """What stands for the picture; exactly one."""
+
+    face_crops: FaceCropsConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "video")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """The features of a shard set or a run; a modality that is left out has none. Words need no feature."""
+
+    audio: AudioFeature | None = None
+    video: VideoFeature | None = None
+
+
+_FEATURES: dict[str, Callable[[Any], Feature]] = {"lfbe": Lfbe, "face_crops": FaceCrops}
+
+
+def build(config: FeaturesConfig) -> dict[str, Feature]:
+    """Modality -> feature, for the modalities that the config names."""
+    features = {}
+    for modality in ("audio", "video"):
+        choice = getattr(config, modality)
+        if choice is not None:
+            name, settings = chosen(choice)
+            features[modality] = _FEATURES[name](settings)
+    return features

@@ -1,0 +1,81 @@
+"""Opens one clip completely: what is not proven readable here never gets into a shard. Runs in a child process."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from shards.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
+from shards.features.config import FeaturesConfig, build
+
+_SAMPLE_RATE_HZ = 16000
+_PROOF_RATE_HZ = 25.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The files of one clip."""
+
+    key: str
+    video: Path | None
+    audio: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What was found in a clip."""
+
+    members: dict[str, bytes]
+    """Extension -> bytes: the media files unchanged and `<feature>.npy`."""
+    duration_s: float
+    """Of the longer of sound and picture; the picture to within one frame."""
+    has_audio: bool
+    has_video: bool
+
+
+def open_clip(job: Job, features: FeaturesConfig) -> Opened:
+    """Read, decode and compute.
+
+    Raises:
+        DecodeError: a file cannot be read, is damaged, or the clip has neither sound nor picture.
+    """
+    media = {path.suffix[1:].lower(): _read(path) for path in (job.video, job.audio) if path is not None}
+    audio_bytes, video_bytes = audio_of(media), video_of(media)
+    samples = None if audio_bytes is None else decode_audio(audio_bytes, _SAMPLE_RATE_HZ)
+    computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}
+    if "video" in computed:  # computing it decoded the picture already
+        feature, frames = computed["video"]
+        rate_hz = feature.spec.rate_hz or _PROOF_RATE_HZ
+    else:
+        rate_hz = _PROOF_RATE_HZ
+        frames = None if video_bytes is None else decode_video(video_bytes, rate_hz)
+    if samples is None and frames is None:
+        raise DecodeError("neither sound nor picture")
+    seconds = [
+        0.0 if samples is None else len(samples) / _SAMPLE_RATE_HZ,
+        0.0 if frames is None else len(frames) / rate_hz,
+    ]
+    arrays = {f"{feature.spec.name}.npy": _npy(array) for feature, array in computed.values() if array is not None}
+    return Opened(
+        members={**media, **arrays},
+        duration_s=max(seconds),
+        has_audio=samples is not None,
+        has_video=frames is not None,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DecodeError(f"{size / 2**20:.0f} MiB in one media file; the limit is {MAX_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise DecodeError(f"{path.name} cannot be read: {error.strerror}") from None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,83 @@
+"""Counts what is written and prints the one table at the end."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from shards.record import ClipRecord, Manifest
+
+
+@dataclass
+class Tally:
+    """Running counts of one split."""
+
+    clips: int = 0
+    seconds: float = 0.0
+    without_audio: int = 0
+    without_video: int = 0
+    without_words: int = 0
+    words_past_end: int = 0
+    """Words that start after their clip's end: a transcript of other recordings, or times in another unit."""
+    speakers: set[str] = field(default_factory=set)
+    vocabulary: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, record: ClipRecord) -> None:
+        """Count a clip."""
+        words = record.words or ()
+        self.clips += 1
+        self.seconds += record.duration_s
+        self.without_audio += not record.has_audio
+        self.without_video += not record.has_video
+        self.without_words += not words
+        self.words_past_end += sum(word.start_s >= record.duration_s for word in words)
+        self.speakers.add(record.speaker)
+        self.vocabulary.update(word.text.lower() for word in words)
+        for label, value in record.labels.items():
+            self.labels.setdefault(label, Counter())[str(value)] += 1
+
+    def counts(self) -> dict[str, int]:
+        """The additive part, as the manifest keeps it."""
+        return {
+            "without_audio": self.without_audio,
+            "without_video": self.without_video,
+            "without_words": self.without_words,
+            "words": self.vocabulary.total(),
+            "words_past_end": self.words_past_end,
+            "seconds": round(self.seconds),
+        }
+
+
+def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, vocabulary_size: int) -> None:
+    """Print the account of all clips and a row for each split."""
+    console = Console()
+    table = Table(title=f"{out}: {manifest.corpus}, {len(manifest.shards)} shards")
+    for column in ("split", "clips", "speakers", "hours", "words", "no sound", "no picture", "no words"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split, tally in tallies.items():
+        counts = tally.counts()
+        table.add_row(
+            split,
+            str(tally.clips),
+            str(len(tally.speakers)),
+            f"{tally.seconds / 3600:.2f}",
+            str(counts["words"]),
+            *(str(counts[name]) for name in ("without_audio", "without_video", "without_words")),
+        )
+    console.print(table)
+    filtered, quarantined = sum(manifest.filtered.values()), len(manifest.quarantined)
+    console.print(
+        f"found {manifest.found} = written {manifest.written} + filtered {filtered} + quarantined {quarantined}; "
+        f"vocabulary of {vocabulary_size} words"
+    )
+    for reason, count in manifest.filtered.items():
+        console.print(f"  filtered: {count} with {reason}", markup=False)
+    for key, reason in list(manifest.quarantined.items())[:5]:
+        console.print(f"  quarantined: {key}: {reason}", markup=False)
+    if quarantined > 5:
+        console.print(f"  quarantined: {quarantined - 5} more, all in manifest.json")
+    if past := manifest.counts["words_past_end"]:
+        console.print(f"  warning: {past} words start after the end of their clip; do these transcripts belong to it?")

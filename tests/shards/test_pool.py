@@ -1,0 +1,52 @@
+import math
+import os
+import time
+
+from shards.pool import ChildPool, Failure
+
+
+def test_results_come_in_the_order_of_the_jobs() -> None:
+    pool = ChildPool(math.sqrt, num_children=2, timeout_s=60)
+
+    assert list(pool.run(float(i * i) for i in range(20))) == [(float(i * i), float(i)) for i in range(20)]
+
+
+def test_an_exception_costs_its_job() -> None:
+    (first, second) = ChildPool(math.sqrt, num_children=1, timeout_s=60).run([-1.0, 4.0])
+
+    assert isinstance(first[1], Failure)
+    assert first[1].reason.startswith("ValueError")
+    assert second == (4.0, 2.0)
+
+
+def test_a_crash_costs_its_job_only() -> None:
+    results = list(ChildPool(os._exit, num_children=2, timeout_s=60).run([3, 4, 5]))
+
+    assert [job for job, _ in results] == [3, 4, 5]
+    assert [result.reason for _, result in results if isinstance(result, Failure)] == [
+        f"the process that opened it died (exit status {job})" for job in (3, 4, 5)
+    ]
+
+
+def test_a_hang_is_ended_in_time() -> None:
+    started = time.monotonic()
+
+    results = list(ChildPool(time.sleep, num_children=1, timeout_s=3).run([0.0, 600.0, 0.01]))
+
+    assert time.monotonic() - started < 60
+    assert results == [(0.0, None), (600.0, Failure("not done after 3 s")), (0.01, None)]
+
+
+def test_jobs_are_drawn_as_they_are_needed() -> None:
+    drawn = []
+
+    def jobs():
+        for i in range(100):
+            drawn.append(i)
+            yield float(i)
+
+    results = ChildPool(math.sqrt, num_children=1, timeout_s=60).run(jobs())
+    next(results)
+
+    assert len(drawn) < 10
+    results.close()

@@ -1,0 +1,183 @@
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shards.features.config import build
+from shards.record import ClipRecord, Manifest
+from shards.write import WriteConfig, write
+from triptych.config import UserError, load
+from triptych.modalities import FeatureSpec
+
+FEATURES = {"audio": {"lfbe": {}}, "video": {"face_crops": {"size": 8}}}
+
+
+def config(root: Path, out: Path, **changes: Any) -> WriteConfig:
+    corpus = {"voxceleb2": {"root": str(root), "transcripts": ["transcripts.ctm"]}}
+    shares = {"train": 0.5, "valid": 0.25, "test": 0.25}
+    fields = {"corpus": corpus, "out": str(out), "split": shares, "samples_per_shard": 3, "workers": 1, **changes}
+    return load(WriteConfig, fields)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_clip_is_accounted_for(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus()
+    clips = sorted(root.glob("dev/mp4/*/*/*.mp4"))
+    clips[0].write_bytes(clips[0].read_bytes()[:1500])
+    clips[3].write_bytes(b"no video at all")
+
+    manifest = write(config(root, tmp_path / "out", max_quarantined_share=0.5))
+
+    assert manifest == Manifest.from_json(json.loads((tmp_path / "out" / "manifest.json").read_text()))
+    assert (manifest.found, manifest.written, manifest.filtered) == (8, 6, {})
+    broken = ["/".join(path.with_suffix("").parts[-3:]) for path in (clips[0], clips[3])]
+    assert list(manifest.quarantined) == broken
+    assert all(manifest.quarantined.values())
+    assert sum(shard.num_samples for shard in manifest.shards) == 6
+    assert manifest.counts["words"] == 12
+    assert manifest.counts["without_audio"] == manifest.counts["without_words"] == 0
+    assert {shard.split for shard in manifest.shards} == {"train", "valid", "test"}
+
+
+def test_webdataset_reads_samples_with_unchanged_media(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    root = make_corpus()
+    manifest = write(config(root, tmp_path / "out", features=FEATURES))
+    shards = [str(tmp_path / "out" / shard.name) for shard in manifest.shards]
+
+    found = {sample["__key__"]: sample for sample in webdataset.WebDataset(shards, shardshuffle=False)}
+
+    assert len(found) == 8
+    speakers: dict[str, set[str]] = {}
+    for key, sample in found.items():
+        record = ClipRecord.from_json(json.loads(sample["json"]))
+        assert record.key == key
+        assert sample["mp4"] == (root / "dev" / "mp4" / f"{key}.mp4").read_bytes()
+        assert record.duration_s == pytest.approx(0.4, abs=0.08)
+        assert record.has_audio
+        assert record.has_video
+        assert record.words is not None
+        assert record.words[0].text == "hello"
+        speakers.setdefault(record.split, set()).add(record.speaker)
+    assert sum(map(len, speakers.values())) == 4  # no speaker on two sides
+
+
+def test_stored_features_equal_those_computed_on_the_fly(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    settings = config(make_corpus(), tmp_path / "out", features=FEATURES)
+    manifest = write(settings)
+    shards = [str(tmp_path / "out" / shard.name) for shard in manifest.shards]
+
+    for sample in webdataset.WebDataset(shards, shardshuffle=False):
+        for feature in build(settings.features).values():
+            stored = np.load(io.BytesIO(sample[f"{feature.spec.name}.npy"]), allow_pickle=False)
+            computed = feature.compute({"mp4": sample["mp4"]})
+            assert computed is not None
+            assert stored.dtype == np.dtype(feature.spec.dtype)
+            assert stored.shape[1:] == feature.spec.shape
+            np.testing.assert_array_equal(stored, computed)
+    specs = [feature.spec for feature in build(settings.features).values()]
+    assert [FeatureSpec.from_json(fields) for fields in manifest.features] == specs
+
+
+def test_the_same_corpus_gives_the_same_bytes(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus()
+    write(config(root, tmp_path / "a", workers=1))
+    write(config(root, tmp_path / "b", workers=2))
+
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_clips_that_lack_something_are_kept_and_counted(
+    make_corpus: Callable[..., Path], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_corpus()
+    make_clip(root / "dev" / "mp4" / "id00000" / "video0" / "mute.mp4", seconds=0.4, audio=False)
+    make_clip(root / "dev" / "aac" / "id00000" / "video0" / "sound.m4a", seconds=0.4)
+
+    manifest = write(config(root, tmp_path / "out"))
+
+    assert manifest.written == 10
+    counts = manifest.counts
+    assert (counts["without_audio"], counts["without_video"], counts["without_words"]) == (1, 1, 2)
+
+
+def test_vocabulary_is_of_the_training_split(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    write(config(make_corpus(), tmp_path / "out"))
+
+    assert (tmp_path / "out" / "vocabulary.txt").read_text() == "hello 4\nnumber0 2\nnumber1 2\n"
+
+
+def test_filtered_clips_are_counted_with_their_reason(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus()
+
+    manifest = write(config(root, tmp_path / "out", keep={"video": ["video0", "video1", "video3"]}))
+
+    assert (manifest.found, manifest.written, manifest.filtered) == (8, 6, {"video=video2": 2})
+    with pytest.raises(UserError, match=r"keep\.vide: no clip has this property; there are clip, set, video"):
+        write(config(root, tmp_path / "b", keep={"vide": ["video0"]}))
+    with pytest.raises(UserError, match="nothing is left of 8 clips"):
+        write(config(root, tmp_path / "c", keep={"set": ["test"]}))
+
+
+def test_too_many_broken_clips_stop_the_writing(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus()
+    for path in sorted(root.glob("dev/mp4/*/*/*.mp4"))[::3]:
+        path.write_bytes(b"broken")
+
+    with pytest.raises(UserError, match=r"max_quarantined_share \(0.01\) of 8.*id0000"):
+        write(config(root, tmp_path / "out"))
+
+    assert json.loads((tmp_path / "out" / "quarantined.json").read_text())
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    manifest = write(config(root, tmp_path / "out", max_quarantined_share=0.5))  # in the same folder
+    assert len(manifest.quarantined) == 3
+    assert not (tmp_path / "out" / "quarantined.json").exists()
+
+
+def test_a_finished_shard_set_is_not_overwritten(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus()
+    write(config(root, tmp_path / "out"))
+    before = files(tmp_path / "out")
+
+    with pytest.raises(UserError, match="there is a shard set already"):
+        write(config(root, tmp_path / "out"))
+
+    assert files(tmp_path / "out") == before
+
+
+def test_a_split_that_would_be_empty_is_refused(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="2 groups cannot fill train, valid, test"):
+        write(config(make_corpus(speakers=2), tmp_path / "out"))
+
+
+def test_writing_without_features_loads_no_torch() -> None:
+    code = "import sys, shards.write, shards.__main__; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+def test_the_command_writes_and_prints_the_account(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_corpus(speakers=3, clips=1)
+    (tmp_path / "my.yaml").write_text("corpus:\n  voxceleb2:\n    root: ???\nout: nowhere\n")
+    command = [sys.executable, "-m", "shards", "write", str(tmp_path / "my.yaml"), f"out={tmp_path / 'out'}"]
+
+    missing = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [*command, f"corpus.voxceleb2.root={root}"], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert missing.returncode == 2
+    assert "required and not given: corpus.voxceleb2.root" in missing.stderr
+    assert done.returncode == 0, done.stderr
+    assert "found 3 = written 3 + filtered 0 + quarantined 0" in done.stdout
+    assert (tmp_path / "out" / "manifest.json").exists()
