@@ -34,8 +34,7 @@ class Vocabulary:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{path}: the vocabulary cannot be read ({error}); it is written with the shards, "
-                "or by `python -m shards vocabulary FOLDER`"
+                f"{path}: the vocabulary cannot be read ({error}); it is written with the shards: copy it from there"
             ) from None
         words: dict[str, None] = {}
         for number, line in enumerate(lines, start=1):

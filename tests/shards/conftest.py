@@ -126,7 +126,9 @@ def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipReco
             "without_video": sum(not record.has_video for record in records),
             "without_words": sum(not record.words for record in records),
             "words": len(words),
-            "seconds": round(sum(record.duration_s for record in records)),
+            "seconds": sum(
+                round(sum(record.duration_s for record in records if record.split == split)) for split in NUM_CLIPS
+            ),
         },
     }
     (folder / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
