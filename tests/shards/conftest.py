@@ -17,7 +17,7 @@ import webdataset
 from shards.features.config import AudioFeature, Feature, FeaturesConfig, VideoFeature, build
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
-from shards.record import ClipRecord, Manifest, Member, ShardIndex, ShardInfo, Word
+from shards.record import SPLITS, ClipRecord, Manifest, Member, ShardIndex, ShardInfo, Word
 from shards.vocabulary import Vocabulary
 
 TINY_FEATURES = FeaturesConfig(
@@ -77,13 +77,15 @@ def members(record: ClipRecord, features: dict[str, Feature]) -> dict[str, bytes
     return found
 
 
-def write_shard(folder: Path, split: str, number: int, records: list[ClipRecord]) -> ShardInfo:
+Samples = list[tuple[ClipRecord, dict[str, bytes]]]
+
+
+def write_shard(folder: Path, split: str, number: int, contents: Samples) -> ShardInfo:
     name = f"{split}-{number:06d}"
     tar = folder / f"{name}.tar"
-    features = build(TINY_FEATURES)
     with webdataset.TarWriter(str(tar), mtime=0) as writer:
-        for record in records:
-            writer.write({"__key__": record.key, **members(record, features)})
+        for record, content_of in contents:
+            writer.write({"__key__": record.key, **content_of})
     samples: dict[str, dict[str, Member]] = {}
     with tarfile.open(tar) as archive:
         for info in archive:
@@ -99,7 +101,7 @@ def write_shard(folder: Path, split: str, number: int, records: list[ClipRecord]
     return ShardInfo(
         name=tar.name,
         split=split,
-        num_samples=len(records),
+        num_samples=len(contents),
         size=tar.stat().st_size,
         sha256=hashlib.sha256(tar.read_bytes()).hexdigest(),
         index=index.name,
@@ -137,20 +139,31 @@ def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipReco
     Vocabulary.from_counts(counts).save(folder / "vocabulary.txt", counts)
 
 
+def write_set(folder: Path, contents: Samples, **changes: Any) -> Path:
+    """Write samples as a shard set, with any field of the manifest changed."""
+    folder.mkdir()
+    shards = []
+    for split in SPLITS:
+        there = [sample for sample in contents if sample[0].split == split]
+        for number, start in enumerate(range(0, len(there), PER_SHARD)):
+            shards.append(write_shard(folder, split, number, there[start : start + PER_SHARD]))
+    write_manifest(folder, shards, [record for record, _ in contents], **changes)
+    return folder
+
+
+@pytest.fixture
+def shard_set_of(tmp_path: Path) -> Callable[..., Path]:
+    """Write given samples, (record, extension -> bytes), as a shard set; returns its folder."""
+    return lambda contents, **changes: write_set(tmp_path / "given", contents, **changes)
+
+
 @pytest.fixture
 def tiny_shards(tmp_path: Path) -> Callable[..., Path]:
-    """Write the tiny set with any manifest field changed; returns its folder."""
+    """Write the tiny set with any field of the manifest changed; returns its folder."""
 
     def write(**changes: Any) -> Path:
-        folder = tmp_path / "tiny"
-        folder.mkdir()
-        shards, records = [], []
-        for split, num_clips in NUM_CLIPS.items():
-            found = [clip(split, number) for number in range(num_clips)]
-            records += found
-            for number, start in enumerate(range(0, num_clips, PER_SHARD)):
-                shards.append(write_shard(folder, split, number, found[start : start + PER_SHARD]))
-        write_manifest(folder, shards, records, **changes)
-        return folder
+        features = build(TINY_FEATURES)
+        records = [clip(split, number) for split, num_clips in NUM_CLIPS.items() for number in range(num_clips)]
+        return write_set(tmp_path / "tiny", [(record, members(record, features)) for record in records], **changes)
 
     return write

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import webdataset
@@ -17,6 +19,7 @@ from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
 from shards.index import DamagedShard, ShardSet
 from shards.read import EvalLoader, StreamConfig, TrainLoader
+from shards.record import ClipRecord
 from shards.vocabulary import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -26,6 +29,7 @@ FEATURES = FeaturesConfig(
 )
 SOUND = FeaturesConfig(audio=AudioFeature(lfbe=LfbeConfig(bands=4)))
 NUM_TRAIN = 23
+REAL = Path(os.environ.get("TRIPTYCH_REAL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 
 
 def train_loader(folder: Path, *, rank: int = 0, world: int = 1, **changes: Any) -> TrainLoader:
@@ -109,6 +113,52 @@ def test_stored_and_computed_features_are_the_same_numbers(tiny_shards: Callable
     for one, other in zip(stored, computed, strict=True):
         assert one.tracks["audio"].values.abs().sum() > 0
         assert torch.equal(one.tracks["audio"].values, other.tracks["audio"].values)
+
+
+@pytest.mark.real
+def test_real_clips_give_the_same_numbers_stored_and_computed_in_workers(shard_set_of: Callable[..., Path]) -> None:
+    """Real sound and picture, decoded in forked workers too."""
+    if not (REAL / "grid_vox2").is_dir():
+        pytest.skip("real samples not found: set TRIPTYCH_REAL_DATA")
+    wanted = FeaturesConfig(
+        audio=AudioFeature(lfbe=LfbeConfig()), video=VideoFeature(face_crops=FaceCropsConfig(size=16))
+    )
+    features = build(wanted)
+    contents = []
+    for video in sorted((REAL / "grid_vox2/dev/mp4").rglob("*.mp4"))[:6]:
+        media = {"mp4": video.read_bytes()}
+        media["m4a"] = Path(str(video).replace("/mp4/", "/aac/")).with_suffix(".m4a").read_bytes()
+        record = ClipRecord(
+            key=f"{video.parent.name}/{video.stem}",
+            speaker="id90001",
+            split="valid",
+            duration_s=3.0,
+            has_audio=True,
+            has_video=True,
+            words=None,
+            source={},
+            labels={},
+        )
+        stored = {f"{one.spec.name}.npy": npy_bytes(one.compute(media)) for one in features.values()}
+        contents.append((record, {"json": json.dumps(record.to_json()).encode(), **media, **stored}))
+    folder = shard_set_of(contents, features=[one.spec.to_json() for one in features.values()])
+    from_disk = list(eval_loader(folder, features=wanted, vocabulary=None).batches())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "features": []}))
+    for workers in (0, 2):
+        computed = list(eval_loader(folder, features=wanted, vocabulary=None, workers=workers).batches())
+        for one, other in zip(from_disk, computed, strict=True):
+            assert one.keys == other.keys
+            for modality, rate in (("audio", 20), ("video", 25)):
+                assert one.tracks[modality].mask.sum() > 2.8 * rate * len(one)
+                assert torch.equal(one.tracks[modality].values, other.tracks[modality].values)
+
+
+def npy_bytes(values: np.ndarray | None) -> bytes:
+    content = io.BytesIO()
+    assert values is not None
+    np.save(content, values, allow_pickle=False)
+    return content.getvalue()
 
 
 def test_a_stored_feature_with_other_settings_is_not_used(tiny_shards: Callable[..., Path]) -> None:
