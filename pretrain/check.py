@@ -11,6 +11,7 @@ from pretrain.build import build_task, specs
 from pretrain.config import PretrainConfig
 from shards import plan
 from shards.index import ShardSet
+from shards.vocabulary import Vocabulary
 from triptych.batch import fake_batch
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
@@ -31,9 +32,11 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     torch.manual_seed(config.seed)
     stream, steps = config.stream, config.trainer.max_steps
     shard_set = ShardSet(Path(stream.shards)) if Path(stream.shards, "manifest.json").exists() else None
-    words = FAKE_WORDS if shard_set is None else shard_set.vocabulary().words
+    words = FAKE_WORDS if shard_set is None else Vocabulary.load(shard_set.folder / "vocabulary.txt").words
     task = build_task(config, words)
-    batch = task.prepare(fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words)))
+    batch = task.prepare(
+        fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words))
+    )
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,7 +78,9 @@ def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_u
     rows = {
         "parameters": f"{figures['parameters']:,} ({figures['encoder_parameters']:,} in the encoder)",
         "optimizer steps": f"{config.trainer.max_steps:,} of {config.stream.global_batch:,} clips",
-        "epochs": f"{figures['epochs']:.1f} over {figures['clips']:,} clips" if "epochs" in figures else "no shards here",
+        "epochs": f"{figures['epochs']:.1f} over {figures['clips']:,} clips"
+        if "epochs" in figures
+        else "no shards here",
         "ranks": f"{world}, each {figures['micro_batches']} micro-batches a step",
         "memory a rank": f"{figures['state_gib']:.2f} GiB of weights and optimizer (ZeRO stage {config.engine.zero_stage}) + "
         f"about {figures['activations_gib']:.2f} GiB of activations for clips of 7.8 s",

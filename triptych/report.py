@@ -56,6 +56,12 @@ class Run:
             last.update({key.removeprefix("valid/"): value for key, value in line.items() if key.startswith("valid/")})
         return last
 
+    @property
+    def train_s(self) -> float:
+        """Seconds of all optimizer steps, from the mean of those that were logged."""
+        times = self.curve("time_s")[1]
+        return float(np.mean(times)) * self.metrics[-1]["step"]
+
     def curve(self, key: str) -> tuple[list[float], list[float]]:
         """Steps and values of a logged key."""
         rows = [(line["step"], line[key]) for line in self.metrics if key in line]
@@ -72,7 +78,9 @@ def read(folder: Path) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     except OSError as error:
-        raise UserError(f"{folder}: no run here ({Path(str(error.filename)).name} is missing); give runs/<name>") from None
+        raise UserError(
+            f"{folder}: no run here ({Path(str(error.filename)).name} is missing); give runs/<name>"
+        ) from None
     if not lines:
         raise UserError(f"{folder}: the run has logged nothing yet")
     test = folder / "test.json"
@@ -101,7 +109,7 @@ def compare(runs: Sequence[Run], title: str) -> dict[str, Any]:
                 "split": ", ".join(sorted({run.split for run in family})),
                 "figures": {name: _spread([run.figures[name] for run in family]) for name in names},
                 "steps": family[0].metrics[-1]["step"],
-                "train_s": [run.metrics[-1].get("time_s", float("nan")) for run in family],
+                "train_s": [run.train_s for run in family],
             }
         )
     return {"title": title, "rows": rows, "differences": [_difference(row, rows[0]) for row in rows[1:]]}

@@ -1,0 +1,31 @@
+"""Pretrain an encoder on a shard set.
+
+    python -m pretrain CONFIG [a.b=c ...]                              one process
+    torchrun --nproc-per-node 2 -m pretrain CONFIG [a.b=c ...]         two processes on this machine
+    sbatch --nodes=8 ... slurm/pretrain.sbatch CONFIG [a.b=c ...]      many nodes
+
+CONFIG is a YAML file or the name of a shipped one (configs/pretrain). The fields are those of pretrain.config; any of
+them can be overridden, as in `optimizer.lr=3e-4`. `check=true` trains nothing and says what the run would need.
+
+The run lies in <runs>/<name>. The same command again continues it from its newest checkpoint, with the same clips,
+masks and losses as if it had never stopped. Exit code 75 means: asked to stop, saved, start me again.
+"""
+
+import sys
+
+from pretrain.config import PretrainConfig
+from pretrain.train import pretrain
+from triptych.config import find, load, run_command
+
+
+def main() -> int:
+    """The command."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    return pretrain(load(PretrainConfig, find(arguments[0], "pretrain"), arguments[1:]))
+
+
+if __name__ == "__main__":
+    run_command(main)

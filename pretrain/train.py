@@ -1,0 +1,109 @@
+"""One pretraining run, from its config to an exported encoder."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from pretrain.build import build_task
+from pretrain.check import check
+from pretrain.config import PretrainConfig
+from pretrain.objectives.objective import PretrainTask
+from shards.features.config import build as build_features
+from shards.index import ShardSet
+from shards.read import EvalLoader, TrainLoader
+from shards.vocabulary import Vocabulary
+from triptych import distributed as processes
+from triptych.checkpoint import Checkpoints, write_atomically
+from triptych.distributed import Distributed
+from triptych.engine_deepspeed import DeepSpeedEngine
+from triptych.evaluate import LossEvaluator
+from triptych.models.encoder import Encoder
+from triptych.models.load import save_encoder
+from triptych.run import RunFolder
+from triptych.trainer import Trainer
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Train, or continue what the run's folder holds; every process of the launcher calls it.
+
+    Returns:
+        Exit code: 0 when the run is finished, triptych.trainer.EXIT_REQUEUE when it was asked to stop and saved itself.
+
+    Raises:
+        UserError: a config, a shard set or a run folder that does not fit, or a loss that is not finite.
+    """
+    distributed = processes.init()
+    try:
+        if config.check:
+            if distributed.is_main:
+                check(config, distributed.world)
+            return 0
+        return _run(config, distributed)
+    finally:
+        distributed.shutdown()
+
+
+def _run(config: PretrainConfig, distributed: Distributed) -> int:
+    shard_set = ShardSet(Path(config.stream.shards))
+    vocabulary = Vocabulary.load(shard_set.folder / "vocabulary.txt")
+    torch.manual_seed(config.seed)
+    task = build_task(config, vocabulary.words)
+    place = {"rank": distributed.rank, "world": distributed.world}
+    loader = TrainLoader(
+        shard_set, config.stream, vocabulary=vocabulary, seed=config.seed, prepare=task.prepare, **place
+    )
+    held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
+    run = RunFolder.open(Path(config.runs) / config.name, config, distributed)
+    engine = DeepSpeedEngine(
+        task,
+        distributed,
+        config.engine,
+        optimizer=config.optimizer,
+        num_micro_batches=loader.num_micro_batches,
+        max_steps=config.trainer.max_steps,
+        seed=config.seed,
+    )
+    assert isinstance(task.encoder, Encoder)
+    export = partial(save_encoder, task.encoder)
+    evaluators = [LossEvaluator("valid", engine, held_out["valid"])] if "valid" in held_out else []
+    code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
+    if code == 0 and config.evaluation.test and not (run.path / "test.json").exists():
+        _test(run, engine, held_out["test"], config)
+    return code
+
+
+def _splits(config: PretrainConfig) -> list[str]:
+    return ["valid", "test"] if config.evaluation.test else ["valid"]
+
+
+def _held_out(
+    config: PretrainConfig,
+    split: str,
+    shard_set: ShardSet,
+    vocabulary: Vocabulary,
+    task: PretrainTask,
+    distributed: Distributed,
+) -> EvalLoader:
+    return EvalLoader(
+        shard_set,
+        build_features(config.stream.features),
+        vocabulary=vocabulary if config.stream.text else None,
+        batch_size=config.evaluation.batch,
+        rank=distributed.rank,
+        world=distributed.world,
+        split=split,
+        workers=config.stream.workers,
+        prepare=task.prepare,
+    )
+
+
+def _test(run: RunFolder, engine: DeepSpeedEngine, loader: EvalLoader, config: PretrainConfig) -> None:
+    """Measure the exported checkpoint on the test split, once: test.json is written and not written again."""
+    best = run.path / "best.json"
+    step = json.loads(best.read_text())["step"] if best.exists() else config.trainer.max_steps
+    files, _ = Checkpoints(run.checkpoints, config.trainer.keep_checkpoints, run.distributed).load(step)
+    engine.load_state(files)
+    figures = {"step": step, "clips": loader.num_samples, **engine.evaluate(loader.batches())}
+    run.distributed.on_main(lambda: write_atomically(run.path / "test.json", json.dumps(figures, indent=1) + "\n"))

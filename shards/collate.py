@@ -1,0 +1,106 @@
+"""Clips side by side: ragged sequences -> one padded Batch.
+
+Legend: B clips, T steps of the longest clip.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.record import ClipRecord, Word
+from shards.vocabulary import Vocabulary
+from triptych.batch import UNLABELLED, Batch, Track
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+TORCH_DTYPES = {"float16": torch.float32, "float32": torch.float32, "uint8": torch.uint8, "int64": torch.int64}
+"""Stored -> batched: half precision saves space in a shard, towers want float32; pictures stay bytes."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One modality of one clip."""
+
+    values: np.ndarray
+    """[T, *]"""
+    times: np.ndarray
+    """[T, 2] float32, start and end in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One clip, read; a modality that it lacks has no entry in `steps`."""
+
+    record: ClipRecord
+    epoch: int
+    steps: Mapping[str, Steps]
+
+
+def word_steps(words: Sequence[Word], vocabulary: Vocabulary) -> Steps:
+    """Word ids and their times."""
+    ids = np.array([vocabulary.id(word.text) for word in words], dtype=np.int64)
+    times = np.array([(word.start_s, word.end_s) for word in words], dtype=np.float32).reshape(-1, 2)
+    return Steps(ids, times)
+
+
+def feature_steps(values: np.ndarray, spec: FeatureSpec) -> Steps:
+    """A feature with a rate, and what each step was computed from: `i / rate_hz + support_s`."""
+    assert spec.rate_hz is not None
+    index = np.arange(len(values), dtype=np.float64)[:, None] / spec.rate_hz
+    return Steps(values, (index + np.array(spec.support_s)).astype(np.float32))
+
+
+def cut(steps: Steps, spec: FeatureSpec) -> Steps:
+    """The first `spec.max_length` steps."""
+    return Steps(steps.values[: spec.max_length], steps.times[: spec.max_length])
+
+
+def collate(
+    samples: Sequence[Sample], specs: Mapping[str, FeatureSpec], labels: Mapping[str, tuple[str, ...]]
+) -> Batch:
+    """Pad clips to the longest one.
+
+    Args:
+        samples: B clips.
+        specs: modality -> feature, for every track that the batch is to carry; a clip without it gets an all-False row.
+        labels: label name -> classes; a clip without the label gets UNLABELLED.
+
+    Raises:
+        UserError: a clip's label is none of the classes.
+    """
+    return Batch(
+        keys=tuple(sample.record.key for sample in samples),
+        epochs=tuple(sample.epoch for sample in samples),
+        tracks={name: _track([sample.steps.get(name) for sample in samples], spec) for name, spec in specs.items()},
+        labels={
+            name: _classes([sample.record for sample in samples], name, classes) for name, classes in labels.items()
+        },
+    )
+
+
+def _track(clips: Sequence[Steps | None], spec: FeatureSpec) -> Track:
+    lengths = torch.tensor([0 if clip is None else len(clip.values) for clip in clips])
+    longest = max(1, int(lengths.max()))  # a tower needs a step to run on, also where no clip has the modality
+    values = torch.zeros(len(clips), longest, *spec.shape, dtype=TORCH_DTYPES[spec.dtype])
+    times = torch.zeros(len(clips), longest, 2)
+    for row, clip in enumerate(clips):
+        if clip is not None:
+            values[row, : len(clip.values)] = torch.from_numpy(clip.values)
+            times[row, : len(clip.values)] = torch.from_numpy(clip.times)
+    return Track(values=values, mask=torch.arange(longest)[None, :] < lengths[:, None], times=times)
+
+
+def _classes(records: Sequence[ClipRecord], name: str, classes: tuple[str, ...]) -> Tensor:
+    found = []
+    for record in records:
+        value = record.labels.get(name)
+        if value is not None and value not in classes:
+            raise UserError(
+                f"clip {record.key}: {name} is {value!r}, which is none of {', '.join(classes)}; add it to the "
+                "classes, or leave the clip out when writing the shards"
+            )
+        found.append(UNLABELLED if value is None else classes.index(value))
+    return torch.tensor(found, dtype=torch.int64)

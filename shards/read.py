@@ -1,0 +1,339 @@
+"""From a shard set to batches: what a run reads, in the order that `shards.plan` draws.
+
+One batch of the loader is one micro-batch of one rank. Workers only change who reads it, never which one or its order.
+"""
+
+import io
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from json import loads
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from shards import plan
+from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
+from shards.decode import DecodeError
+from shards.features.config import Feature, FeaturesConfig, build
+from shards.features.words import WORDS
+from shards.index import ShardSet, Split
+from shards.record import ClipRecord
+from shards.vocabulary import Vocabulary
+from triptych.batch import Batch
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+PREFETCH = 2
+"""Micro-batches that a worker reads ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """What a run reads, and how much at a time."""
+
+    shards: str
+    """Folder of the shard set."""
+    features: FeaturesConfig
+    """What the towers want; taken from the shards where they hold exactly that, else computed while reading."""
+    global_batch: int
+    """Clips of one optimizer step over all ranks and micro-batches."""
+    micro_batch: int
+    """Most clips of one forward pass on one rank."""
+    workers: int = 0
+    """Loader processes a rank; 0 reads in the training process."""
+    text: bool = True
+    """Whether the words are read."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)}; expected at least {least}")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one batch is to hold: sample ids and, for each, the epoch it belongs to."""
+
+    ids: Sequence[int]
+    epochs: Sequence[int]
+
+
+class Clips(Dataset[Batch]):
+    """The clips of a split as batches: reads, computes missing features, collates and prepares.
+
+    Args:
+        shard_set: where they lie.
+        split: "train", "valid" or "test".
+        features: modality -> feature wanted.
+        vocabulary: gives the words their ids; None leaves text out.
+        labels: label name -> classes.
+        prepare: draws masks and targets, see triptych.task.Prepare.
+
+    Raises:
+        UserError: the set has no such split.
+    """
+
+    def __init__(
+        self,
+        shard_set: ShardSet,
+        split: str,
+        *,
+        features: Mapping[str, Feature],
+        vocabulary: Vocabulary | None,
+        labels: Mapping[str, tuple[str, ...]],
+        prepare: Callable[[Batch], Batch] | None,
+    ) -> None:
+        self.split: Split = shard_set.split(split)
+        self._features = features
+        self._vocabulary = vocabulary
+        self._labels = labels
+        self._prepare = prepare
+        stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
+        self._stored = {
+            modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
+        }
+        self._warned: set[str] = set()
+        for modality, feature in features.items():
+            name = feature.spec.name
+            if modality not in self._stored and name in stored:
+                differs = [key for key, value in vars(stored[name]).items() if getattr(feature.spec, key) != value]
+                warnings.warn(
+                    f"{shard_set.folder}: the stored feature {name} differs in {', '.join(differs)} from what this run "
+                    "wants, so it is computed while reading, which is slower; write the shards with the run's settings",
+                    stacklevel=2,
+                )
+
+    @property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """Modality -> feature of every track that a batch carries."""
+        text = {} if self._vocabulary is None else {"text": WORDS}
+        return {**text, **{modality: feature.spec for modality, feature in self._features.items()}}
+
+    def load(self, wanted: MicroBatch) -> Batch:
+        """Read one batch.
+
+        Raises:
+            UserError: damaged bytes, media that cannot be decoded, or an unknown class; the message names the clip.
+        """
+        samples = [self._sample(sample_id, epoch) for sample_id, epoch in zip(wanted.ids, wanted.epochs, strict=True)]
+        batch = collate(samples, self.specs, self._labels)
+        return batch if self._prepare is None else self._prepare(batch)
+
+    def __getitem__(self, wanted: MicroBatch) -> Batch | UserError:  # type: ignore[override]
+        """As `load`, but a user's mistake is returned: raised in a worker, torch would wrap it in a traceback."""
+        try:
+            return self.load(wanted)
+        except UserError as error:
+            return error
+
+    def _sample(self, sample_id: int, epoch: int) -> Sample:
+        there = self.split.extensions(sample_id)
+        extensions = ["json"] + [f"{self._features[modality].spec.name}.npy" for modality in self._stored]
+        if len(self._stored) < len(self._features):
+            extensions += [extension for extension in there if extension != "json" and not extension.endswith(".npy")]
+        members = self.split.read(sample_id, extensions)
+        record = ClipRecord.from_json(loads(members["json"]))
+        steps: dict[str, Steps] = {}
+        if self._vocabulary is not None and record.words:
+            steps["text"] = self._cut(record.key, word_steps(record.words, self._vocabulary), WORDS)
+        for modality, feature in self._features.items():
+            values = self._values(record.key, modality, feature, members)
+            if values is not None:
+                steps[modality] = self._cut(record.key, feature_steps(values, feature.spec), feature.spec)
+        return Sample(record=record, epoch=epoch, steps=steps)
+
+    def _values(self, key: str, modality: str, feature: Feature, members: Mapping[str, bytes]) -> np.ndarray | None:
+        if modality in self._stored:
+            content = members.get(f"{feature.spec.name}.npy")
+            return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+        try:
+            return feature.compute(members)
+        except DecodeError as error:
+            raise UserError(
+                f"clip {key}: {feature.spec.name} cannot be computed: {error}; write the shards again"
+            ) from None
+
+    def _cut(self, key: str, steps: Steps, spec: FeatureSpec) -> Steps:
+        if len(steps.values) > spec.max_length and spec.name not in self._warned:
+            self._warned.add(spec.name)
+            warnings.warn(
+                f"clip {key} has {len(steps.values)} steps of {spec.name} and is cut to {spec.max_length}; "
+                "`python -m shards check` counts all such clips",
+                stacklevel=2,
+            )
+        return cut(steps, spec)
+
+
+@dataclass(frozen=True)
+class TrainLoader:
+    """The endless training stream of one rank.
+
+    Raises:
+        UserError: the split is missing or smaller than a global batch, or a rank or micro-batch would get no clip.
+    """
+
+    shard_set: ShardSet
+    stream: StreamConfig
+    _: KW_ONLY
+    vocabulary: Vocabulary | None
+    """Not used where `stream.text` is false."""
+    seed: int
+    rank: int
+    world: int
+    prepare: Callable[[Batch], Batch] | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Label name -> classes in the order of their indices."""
+    split: str = "train"
+    features: Mapping[str, Feature] | None = None
+    """Modality -> feature; None builds `stream.features`."""
+
+    def __post_init__(self) -> None:
+        plan.check_fits(self.num_samples, self.stream.global_batch, self.split)
+        plan.num_micro_batches(self.stream.global_batch, self.stream.micro_batch, self.world)
+        if self.stream.text and self.vocabulary is None:
+            raise UserError("text: true needs a vocabulary: write the shards with transcripts, or set text: false")
+
+    @cached_property
+    def clips(self) -> Clips:
+        """The clips behind the stream."""
+        return Clips(
+            self.shard_set,
+            self.split,
+            features=build(self.stream.features) if self.features is None else self.features,
+            vocabulary=self.vocabulary if self.stream.text else None,
+            labels=self.labels,
+            prepare=self.prepare,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Clips of the split."""
+        return len(self.shard_set.split(self.split))
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in which every clip comes once; not whole in general, since the stream runs on."""
+        return self.num_samples / self.stream.global_batch
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Micro-batches of a step, the same on every rank."""
+        return plan.num_micro_batches(self.stream.global_batch, self.stream.micro_batch, self.world)
+
+    def steps(self, start_step: int) -> Iterator[list[Batch]]:
+        """For each optimizer step from `start_step` on, without end: this rank's micro-batches.
+
+        Raises:
+            UserError: see `Clips.load`.
+        """
+        batches = _batches(self.clips, self._plans(start_step), self.stream.workers)
+        while True:
+            yield [next(batches) for _ in range(self.num_micro_batches)]
+
+    def _plans(self, step: int) -> Iterator[MicroBatch]:
+        sizes, size = self.shard_set.split(self.split).shard_sizes, self.stream.global_batch
+        start, stop = plan.rank_share(size, self.world, self.rank)
+        while True:
+            ids, epochs = (part[start:stop].tolist() for part in plan.step_samples(sizes, self.seed, size, step))
+            for first, last in plan.split_share(stop - start, self.num_micro_batches):
+                yield MicroBatch(ids[first:last], epochs[first:last])
+            step += 1
+
+
+@dataclass(frozen=True)
+class EvalLoader:
+    """One rank's share of a split, in the order of the shards; over all ranks every clip exactly once.
+
+    Every clip is read as of epoch 0, so that masks at evaluation depend on (seed, key) only.
+
+    Raises:
+        UserError: the split is missing or has fewer clips than there are ranks.
+    """
+
+    shard_set: ShardSet
+    features: Mapping[str, Feature]
+    """Modality -> feature, see shards.features.config.build."""
+    _: KW_ONLY
+    vocabulary: Vocabulary | None
+    """None leaves text out."""
+    batch_size: int
+    rank: int
+    world: int
+    split: str = "valid"
+    workers: int = 0
+    prepare: Callable[[Batch], Batch] | None = None
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plan.evaluation_batches(self.num_samples, self.batch_size, self.world, self.rank)
+
+    @cached_property
+    def clips(self) -> Clips:
+        """The clips behind the batches."""
+        return Clips(
+            self.shard_set,
+            self.split,
+            features=self.features,
+            vocabulary=self.vocabulary,
+            labels=self.labels,
+            prepare=self.prepare,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Clips of the split, over all ranks."""
+        return len(self.shard_set.split(self.split))
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of one pass, the same on every rank."""
+        return len(self._shares)
+
+    def batches(self) -> Iterator[Batch]:
+        """One pass.
+
+        Raises:
+            UserError: see `Clips.load`.
+        """
+        plans = [MicroBatch(range(start, stop), (0,) * (stop - start)) for start, stop in self._shares]
+        return _batches(self.clips, plans, self.workers)
+
+    @property
+    def _shares(self) -> list[tuple[int, int]]:
+        return plan.evaluation_batches(self.num_samples, self.batch_size, self.world, self.rank)
+
+
+def _batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Batch | UserError] = DataLoader(
+        clips,
+        sampler=plans,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
+        worker_init_fn=_leave_signals_to_the_run,
+        prefetch_factor=PREFETCH if workers else None,
+        # without it, starting a loader draws from the global generator, and a resumed run's dropout would differ
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A scheduler signals every process of a job: workers must live until the run has saved its checkpoint.
+
+    They notice by themselves, within seconds, when their parent is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

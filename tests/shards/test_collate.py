@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
+from shards.features.words import WORDS
+from shards.record import ClipRecord, Word
+from shards.vocabulary import Vocabulary
+from triptych.batch import UNLABELLED
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+SOUND = FeatureSpec(
+    name="lfbe", modality="audio", version=1, rate_hz=20.0, shape=(3,), dtype="float16", support_s=(0.0, 0.065)
+)
+PICTURE = FeatureSpec(name="crops", modality="video", version=1, rate_hz=5.0, shape=(2, 2), dtype="uint8")
+SPECS = {"text": WORDS, "audio": SOUND, "video": PICTURE}
+
+
+def sample(key: str, *, epoch: int = 0, labels: dict[str, str] | None = None, **steps: Steps) -> Sample:
+    record = ClipRecord(
+        key=key,
+        speaker="s",
+        split="train",
+        duration_s=1.0,
+        has_audio=True,
+        has_video=True,
+        words=None,
+        source={},
+        labels=labels or {},
+    )
+    return Sample(record=record, epoch=epoch, steps=steps)
+
+
+def sound(length: int) -> Steps:
+    return feature_steps(np.ones((length, 3), dtype=np.float16), SOUND)
+
+
+def test_ragged_clips_are_padded_with_zeros_and_masked() -> None:
+    batch = collate([sample("a", audio=sound(2)), sample("b", epoch=3, audio=sound(4))], SPECS, {})
+    track = batch.tracks["audio"]
+    assert (batch.keys, batch.epochs) == (("a", "b"), (0, 3))
+    assert track.values.shape == (2, 4, 3)
+    assert track.values.dtype == torch.float32
+    assert track.mask.tolist() == [[True, True, False, False], [True] * 4]
+    assert track.values[0, 2:].abs().sum() == 0
+    assert track.times[0, 2:].abs().sum() == 0
+
+
+def test_steps_carry_the_time_that_they_were_computed_from() -> None:
+    times = sound(3).times
+    np.testing.assert_allclose(times, [[0.0, 0.065], [0.05, 0.115], [0.1, 0.165]], atol=1e-6)
+
+
+def test_words_become_ids_with_their_own_times() -> None:
+    steps = word_steps([Word("Red", 0.1, 0.3), Word("zebra", 0.4, 0.9)], Vocabulary(("set", "red")))
+    assert steps.values.tolist() == [2, 0]
+    np.testing.assert_allclose(steps.times, [[0.1, 0.3], [0.4, 0.9]], atol=1e-6)
+    track = collate([sample("a", text=steps)], SPECS, {}).tracks["text"]
+    assert track.values.dtype == torch.int64
+    assert track.mask.all()  # an unknown word is a word
+
+
+def test_pictures_stay_bytes() -> None:
+    steps = feature_steps(np.full((2, 2, 2), 200, dtype=np.uint8), PICTURE)
+    track = collate([sample("a", video=steps)], SPECS, {}).tracks["video"]
+    assert track.values.dtype == torch.uint8
+    assert track.values.max() == 200
+
+
+def test_a_missing_modality_is_an_absent_row_and_never_an_empty_axis() -> None:
+    batch = collate([sample("a", audio=sound(2)), sample("b")], SPECS, {})
+    assert batch.tracks["audio"].present.tolist() == [True, False]
+    assert batch.tracks["video"].values.shape == (2, 1, 2, 2)
+    assert batch.tracks["video"].present.tolist() == [False, False]
+    assert batch.tracks["text"].values.shape == (2, 1)
+
+
+def test_cutting_keeps_the_first_steps() -> None:
+    spec = FeatureSpec(name="x", modality="audio", version=1, rate_hz=20.0, shape=(3,), dtype="float16", max_length=2)
+    steps = cut(sound(5), spec)
+    assert len(steps.values) == len(steps.times) == 2
+    assert steps.times[0, 0] == 0
+
+
+def test_labels_are_indices_and_a_clip_without_one_is_unlabelled() -> None:
+    labels = {"emotion": ("happy", "sad")}
+    batch = collate([sample("a", labels={"emotion": "sad"}), sample("b")], SPECS, labels)
+    assert batch.labels["emotion"].tolist() == [1, UNLABELLED]
+    with pytest.raises(UserError, match="clip c: emotion is 'furious', which is none of happy, sad"):
+        collate([sample("c", labels={"emotion": "furious"})], SPECS, labels)

@@ -1,0 +1,49 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+
+from shards import show
+from triptych.config import UserError
+
+
+def test_tables_and_sheet(tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny_shards()
+    assert show.run(folder) == 0
+    printed = capsys.readouterr().out
+    for text in ("tiny, split by speaker", "found 32 = written 30 + filtered 1 + quarantined 1", "broken", "emotion"):
+        assert text in printed
+    picture = imread(folder / "contact_sheet.png")
+    assert picture.shape[0] > 4 * 200
+    assert picture[..., :3].min() < 0.5
+
+
+def test_clips_are_chosen_by_key_and_the_picture_goes_where_it_is_told(
+    tiny_shards: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tiny_shards()
+    out = tmp_path / "sheet.png"
+    show.run(folder, [f"out={out}", "clips=valid-speaker0/clip01,train-speaker0/clip02"])  # no words; no sound
+    assert imread(out).shape[0] > 2 * 200
+    assert not (folder / "contact_sheet.png").exists()
+
+
+def test_the_sheet_can_be_left_out(tiny_shards: Callable[..., Path]) -> None:
+    folder = tiny_shards()
+    show.run(folder, ["num=0"])
+    assert not (folder / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("clips=nobody", "no clip has the key 'nobody'; a key looks like 'train-speaker0/clip00'"),
+        ("nun=3", "Did you mean: 'num'"),
+        ("out=/nowhere/at/all.png", "cannot be written"),
+        ("out=sheet.xyz", "cannot be written"),
+    ],
+)
+def test_a_mistake_is_named(tiny_shards: Callable[..., Path], override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        show.run(tiny_shards(), [override])

@@ -1,0 +1,50 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from shards.vocabulary import Vocabulary
+from triptych.config import UserError
+
+
+def test_ids_start_at_one_and_zero_is_any_other_word() -> None:
+    vocabulary = Vocabulary(("the", "cat"))
+    assert [vocabulary.id(word) for word in ("the", "cat", "dog", "")] == [1, 2, 0, 0]
+    assert vocabulary.id("CAT") == 2
+
+
+def test_most_frequent_first_and_ties_in_alphabetical_order() -> None:
+    assert Vocabulary.from_counts({"b": 1, "a": 1, "z": 9}).words == ("z", "a", "b")
+
+
+def test_a_saved_vocabulary_comes_back_equal(tmp_path: Path) -> None:
+    counts = {"naïve": 3, "don't": 2, "a": 7}
+    vocabulary = Vocabulary.from_counts(counts)
+    vocabulary.save(tmp_path / "vocabulary.txt", counts)
+    assert (tmp_path / "vocabulary.txt").read_text(encoding="utf-8").splitlines()[0] == "a 7"
+    assert Vocabulary.load(tmp_path / "vocabulary.txt") == vocabulary
+
+
+def test_it_travels_to_a_loader_worker() -> None:
+    vocabulary = Vocabulary(("the", "cat"))
+    vocabulary.id("the")
+    assert pickle.loads(pickle.dumps(vocabulary)).id("cat") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 3\ncat\n", "line 2: expected 'word count'"),
+        ("The 3\n", "line 1: expected 'word count' in lowercase"),
+        ("a 3\nb 2\na 1\n", "line 3: the word 'a' comes twice"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "vocabulary.txt").write_text(content)
+    with pytest.raises(UserError, match=message):
+        Vocabulary.load(tmp_path / "vocabulary.txt")
+
+
+def test_a_missing_file_says_where_it_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="written with the shards"):
+        Vocabulary.load(tmp_path / "vocabulary.txt")
