@@ -73,7 +73,7 @@ class SyntheticConfig:
         if self.kind == "labelled":
             yield from RavdessConfig(root=str(root), transcripts=transcripts).clips()
         else:
-            yield from VoxCeleb2Config(root=str(root), transcripts=transcripts).clips()
+            yield from VoxCeleb2Config(root=str(root), transcripts=transcripts, metadata="vox2_meta.csv").clips()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,23 +103,24 @@ def face(script: Script, seed: int, speaker: str, key: str, size_px: int) -> NDA
 
     curve, width, brow = _FACE[script.emotion]
     strength = script.intensity * of_clip.lognormal(0, 0.2)
-    curve = rest_curve + curve * strength + of_clip.normal(0, 0.15) + 8 * sway[2]
+    curve = rest_curve + curve * strength + of_clip.normal(0, 0.1) + 8 * sway[2]
     brow = rest_brow + brow * strength + of_clip.normal(0, 0.2) + 6 * sway[3]
     half_width = rest_width * (1 + width * strength + widening) + sway[4]
 
     y, x = ((np.mgrid[:size_px, :size_px] + 0.5) / size_px).astype(np.float32)
     x_F = (center[0] + sway[0]).astype(np.float32)[:, None, None]
     y_F = (center[1] + sway[1]).astype(np.float32)[:, None, None]
-    frames = np.broadcast_to(background.astype(np.float32), (num_frames, size_px, size_px, 3)).copy()
-    _paint(frames, _ellipse(x - x_F, y - y_F + 0.08, radius, 1.3 * radius) * size_px, hair)
-    _paint(frames, _ellipse(x - x_F, y - y_F, 0.86 * radius, 1.18 * radius) * size_px, skin)
+    planes = np.empty((3, num_frames, size_px, size_px), np.float32)
+    planes[:] = background[:, None, None, None]
+    _paint(planes, _ellipse(x - x_F, y - y_F + 0.08, radius, 1.3 * radius) * size_px, hair)
+    _paint(planes, _ellipse(x - x_F, y - y_F, 0.86 * radius, 1.18 * radius) * size_px, skin)
     eyes = slice(round(0.18 * size_px), round(0.56 * size_px))
-    _draw_eyes(frames[:, eyes], x[eyes] - x_F, y[eyes] - y_F, radius, brow, hair)
+    _draw_eyes(planes[:, :, eyes], x[eyes] - x_F, y[eyes] - y_F, radius, brow, hair)
     below = slice(round(0.5 * size_px), size_px)
-    mouth = (half_width, opening * 0.075 * (radius / 0.34), curve * 0.045)
-    _draw_mouth(frames[:, below], x[below] - x_F, y[below] - y_F - 0.55 * radius, mouth, lip, lip_px)
-    frames *= (light * (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5)))[:, :, None].astype(np.float32)
-    return (frames.clip(0, 1) * 255).astype(np.uint8)
+    mouth = (half_width, opening * 0.075 * (radius / 0.34), curve * 0.055)
+    _draw_mouth(planes[:, :, below], x[below] - x_F, y[below] - y_F - 0.55 * radius, mouth, lip, lip_px)
+    planes *= (255 * light * (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5))).astype(np.float32)
+    return np.ascontiguousarray(np.clip(planes, 0, 255, out=planes).astype(np.uint8).transpose(1, 2, 3, 0))
 
 
 def speaker_pitch_hz(seed: int, speaker: str) -> float:
@@ -246,10 +247,14 @@ def _sway(generator: np.random.Generator, times_s: NDArray[np.float64], amount: 
     return amount * np.sin(2 * np.pi * rates * times_s[:, None] + phases).sum(axis=1)
 
 
-def _paint(frames: Floats, depth_px: Floats, colour: NDArray[np.float64]) -> None:
-    """Blend a colour into frames [F, *, *, 3] where `depth_px` (distance inside the shape's edge) is positive."""
-    alpha = np.clip(depth_px + 0.5, 0, 1)[..., None]
-    frames += alpha * (colour.astype(np.float32) - frames)
+def _paint(planes: Floats, depth_px: Floats, colour: NDArray[np.float64]) -> None:
+    """Blend a colour into planes [3, F, *, *] where `depth_px` (distance inside the shape's edge) is positive.
+
+    Colours are the slowest axis: with the fastest one of length 3 this takes three times as long.
+    """
+    alpha = np.clip(depth_px + 0.5, 0, 1)
+    for plane, value in zip(planes, colour.astype(np.float32)):
+        plane += alpha * (value - plane)
 
 
 def _ellipse(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:
@@ -258,22 +263,22 @@ def _ellipse(x: Floats, y: Floats, half_width: float, half_height: float) -> Flo
 
 
 def _draw_eyes(
-    frames: Floats, x: Floats, y: Floats, radius: float, brow: NDArray[np.float64], hair: NDArray[np.float64]
+    planes: Floats, x: Floats, y: Floats, radius: float, brow: NDArray[np.float64], hair: NDArray[np.float64]
 ) -> None:
     """Eyes and brows; `x`, `y` [F, *, *] from the face's centre, `brow` [F] lifts the brows' inner ends."""
-    size_px = frames.shape[2]
+    size_px = planes.shape[-1]
     across = np.abs(x) - 0.4 * radius  # both eyes at once: negative towards the nose
     for width, height, grey in ((0.19, 0.11, 0.95), (0.085, 0.085, 0.1)):
         depth = _ellipse(across, y + 0.22 * radius, width * radius, height * radius)
-        _paint(frames, depth * size_px, np.full(3, grey))
+        _paint(planes, depth * size_px, np.full(3, grey))
     lift = brow.astype(np.float32)[:, None, None]
     line = y + 0.5 * radius - 0.35 * lift * across
     depth = np.minimum(0.045 * radius - np.abs(line), 0.27 * radius - np.abs(across))
-    _paint(frames, depth * size_px, hair * 0.7)
+    _paint(planes, depth * size_px, hair * 0.7)
 
 
 def _draw_mouth(
-    frames: Floats,
+    planes: Floats,
     x: Floats,
     y: Floats,
     mouth: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
@@ -281,14 +286,14 @@ def _draw_mouth(
     lip_width: float,
 ) -> None:
     """Lips, teeth and the open mouth; `mouth` is half width, half opening and height of the corners, each [F]."""
-    size_px = frames.shape[2]
+    size_px = planes.shape[-1]
     half_width, opening, curve = (values.astype(np.float32)[:, None, None] for values in mouth)
     u_squared = np.minimum((x / half_width) ** 2, 1.2)
     middle = y + curve * (u_squared - 0.4)
     arch = np.sqrt(np.maximum(1 - u_squared, 0))
     side = (half_width - np.abs(x)) * size_px
     distance = np.abs(middle)
-    _paint(frames, np.minimum((opening * arch + lip_width * (0.5 + 0.5 * arch) - distance) * size_px, side), lip)
-    _paint(frames, np.minimum((opening * arch + 0.006 - distance) * size_px, side), np.array([0.15, 0.04, 0.05]))
+    _paint(planes, np.minimum((opening * arch + lip_width * (0.5 + 0.5 * arch) - distance) * size_px, side), lip)
+    _paint(planes, np.minimum((opening * arch + 0.006 - distance) * size_px, side), np.array([0.15, 0.04, 0.05]))
     teeth = np.minimum(opening * arch - distance, -middle - 0.45 * opening)
-    _paint(frames, np.minimum(teeth * size_px, side), np.array([0.9, 0.9, 0.85]))
+    _paint(planes, np.minimum(teeth * size_px, side), np.array([0.9, 0.9, 0.85]))
