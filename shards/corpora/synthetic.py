@@ -50,11 +50,15 @@ class SyntheticConfig:
     kind: Literal["emotional", "labelled", "uniform"] = "emotional"
     num_clips: int = 640
     num_speakers: int = 64
+    emotion_words: float = 0.5
+    """Share of the content words that belong to the clip's emotion; the uniform kind has none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_speakers <= self.num_clips:
             raise ValueError(f"num_speakers: {self.num_speakers} speakers for {self.num_clips} clips")
+        if not 0 <= self.emotion_words <= 0.8:
+            raise ValueError(f"emotion_words: {self.emotion_words}; expected 0 to 0.8")
         if self.kind != "labelled":
             return
         if self.num_speakers > _MOST_ACTORS:
@@ -69,11 +73,11 @@ class SyntheticConfig:
             UserError: the folder holds something else.
         """
         root = generate(self)
-        transcripts = [str(root / "transcripts.ctm")]
+        transcripts, metadata = [str(root / "transcripts.ctm")], str(root / "vox2_meta.csv")
         if self.kind == "labelled":
             yield from RavdessConfig(root=str(root), transcripts=transcripts).clips()
         else:
-            yield from VoxCeleb2Config(root=str(root), transcripts=transcripts, metadata="vox2_meta.csv").clips()
+            yield from VoxCeleb2Config(root=str(root), transcripts=transcripts, metadata=metadata).clips()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +154,11 @@ def _vox2_clips(config: SyntheticConfig) -> list[_Clip]:
     for index in range(config.num_clips):
         speaker = f"id{10_001 + index % config.num_speakers:05d}"
         video, clip = divmod(index // config.num_speakers, _CLIPS_PER_VIDEO)
-        key = f"{speaker}/video{video:04d}/{clip + 1:05d}"
+        key = f"{speaker}/{speaker}v{video:03d}/{clip + 1:05d}"  # video ids are unique in the corpus, as YouTube's
         made = _Clip(
             key=key,
             speaker=speaker,
-            script=script(config.seed, key, config.kind),
+            script=script(config.seed, key, config.kind, None, config.emotion_words),
             video=f"dev/mp4/{key}.mp4",
             audio=f"dev/aac/{key}.m4a",
         )
@@ -168,7 +172,7 @@ def _labelled_clips(config: SyntheticConfig) -> list[_Clip]:
     for index in range(config.num_clips):
         repetition, actor = divmod(index, config.num_speakers)
         emotion = EMOTIONS[(repetition + actor) % len(EMOTIONS)]
-        drawn = script(config.seed, f"actor{actor}/{repetition}", "labelled", emotion)
+        drawn = script(config.seed, f"actor{actor}/{repetition}", "labelled", emotion, config.emotion_words)
         strong = emotion != "neutral" and drawn.intensity > 0.8  # RAVDESS has no strong neutral
         codes = (1, 1, RAVDESS_CODES[emotion], 1 + strong, 1 + repetition % 2, 1 + repetition, 1 + actor)
         name = "-".join(f"{code:02d}" for code in codes)

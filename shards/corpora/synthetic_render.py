@@ -20,7 +20,7 @@ from shards.corpora.synthetic_script import Script, phones, rng
 FPS, SAMPLE_RATE_HZ, CONTROL_HZ = 25, 16_000, 200
 FRAME_PX = {"emotional": 96, "labelled": 96, "uniform": 64}
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 # phone -> F1, F2, F3 in Hz, loudness, hiss, mouth opening, mouth width (relative to the resting mouth)
 _PHONES = {
@@ -226,7 +226,7 @@ def _channel(samples: Floats, generator: np.random.Generator) -> Floats:
     place = np.linspace(0, 1, len(spectrum))
     colour_db = np.interp(place**0.5, np.linspace(0, 1, 6), generator.normal(0, 6, 6))
     noise_db = np.interp(place**0.5, np.linspace(0, 1, 4), generator.normal(0, 5, 4))
-    level = generator.uniform(0.002, 0.02)
+    level = generator.uniform(0.001, 0.01)
     mixed = (spectrum + level * noise * 10 ** (noise_db / 20)) * 10 ** (colour_db / 20)
     sound = np.fft.irfft(mixed, len(samples))
     peak = 10 ** (generator.uniform(-22, -2) / 20)

@@ -1,7 +1,7 @@
 """What a generated clip says, when and in which mood: pure functions of (seed, key). No sound or picture here.
 
 The sentences are made so that a hidden word can be predicted from what is seen and heard: a clip has one of four
-emotions, half of its content words belong to that emotion, and the same emotion shapes face and voice.
+emotions, a share of its content words belongs to that emotion, and the same emotion shapes face and voice.
 """
 
 import hashlib
@@ -20,8 +20,10 @@ EMOTION_WORDS = {
     "angry": ("angry", "hate", "fury", "rage", "fight", "enough", "scream", "shout"),
 }
 FUNCTION_WORDS = ("the", "we", "they", "and", "in", "on", "of", "so", "then", "now", "you", "my")
-CONTENT_WORDS = ("door", "window", "paper", "river", "train", "garden", "school", "coffee", "street", "music")
-CONTENT_WORDS += ("letter", "bottle", "kitchen", "summer", "evening", "picture", "number", "table", "city", "brother")
+CONTENT_WORDS = (
+    *("door", "window", "paper", "river", "train", "garden", "school", "coffee", "street", "music"),
+    *("letter", "bottle", "kitchen", "summer", "evening", "picture", "number", "table", "city", "brother"),
+)
 
 UNIFORM_WORDS = tuple(first + second for first in "aeiou" for second in "aeiou" if first != second)
 """Every ordered pair of two vowels: 20 words that differ in sound and in mouth shape, and in nothing else."""
@@ -30,9 +32,9 @@ MARGIN_S = {"emotional": 0.0, "labelled": 0.0, "uniform": 0.13}
 """Quiet time at both ends of a word's interval. An AAC window spans 2048 samples (128 ms at 16 kHz), so that with
 this margin not even the coding of a word reaches outside of its interval."""
 
-_OWN_EMOTION, _OTHER_EMOTION = 0.5, 0.12
-"""Shares of the content slots that take a word of the clip's emotion, and of another one: without the latter a single
-word would give the emotion away and neither face nor voice would be needed."""
+_ANY_EMOTION = 0.16
+"""Share of the content slots that take a word of any emotion: without it a single word would give the emotion away, and
+neither face nor voice would be needed."""
 
 _TEMPO = {"neutral": 1.0, "happy": 0.95, "sad": 1.12, "angry": 0.9}
 _LETTERS = {"a": "a", "e": "e", "i": "i", "o": "o", "u": "u", "y": "i"}
@@ -66,7 +68,7 @@ def phones(word: str) -> tuple[str, ...]:
     return tuple(merged[:4])
 
 
-def script(seed: int, key: str, kind: str, emotion: str | None = None) -> Script:
+def script(seed: int, key: str, kind: str, emotion: str | None = None, emotion_words: float = 0.5) -> Script:
     """What happens in a clip.
 
     Args:
@@ -74,6 +76,7 @@ def script(seed: int, key: str, kind: str, emotion: str | None = None) -> Script
         key: of the clip.
         kind: "emotional", "labelled" or "uniform".
         emotion: one of EMOTIONS, or None to draw it.
+        emotion_words: share of the content words that belong to the emotion.
     """
     generator = rng(seed, "script", key)
     if kind == "uniform":
@@ -84,7 +87,7 @@ def script(seed: int, key: str, kind: str, emotion: str | None = None) -> Script
     tempo = (1 + (_TEMPO[emotion] - 1) * intensity) * generator.lognormal(0, 0.1)
     now_s = generator.uniform(0.08, 0.2)
     words = []
-    for text in _sentence(generator, emotion):
+    for text in _sentence(generator, emotion, emotion_words):
         duration_s = (0.12 + 0.05 * len(phones(text))) * tempo * generator.lognormal(0, 0.1)
         words.append(_word(text, now_s, now_s + duration_s))
         pause_s = generator.uniform(0.15, 0.3) if generator.random() < 0.15 else generator.uniform(0.02, 0.1)
@@ -98,18 +101,17 @@ def script(seed: int, key: str, kind: str, emotion: str | None = None) -> Script
     )
 
 
-def _sentence(generator: np.random.Generator, emotion: str) -> list[str]:
+def _sentence(generator: np.random.Generator, emotion: str, emotion_words: float) -> list[str]:
     """Five to seven words; function and content words take turns, with some content words in a row."""
-    others = [name for name in EMOTIONS if name != emotion]
     words: list[str] = []
     for slot in range(generator.integers(5, 8)):
         draw = generator.random()
         if slot % 2 == 0 and generator.random() < 0.75:
-            source = FUNCTION_WORDS
-        elif draw < _OWN_EMOTION:
+            source: tuple[str, ...] = FUNCTION_WORDS
+        elif draw < emotion_words:
             source = EMOTION_WORDS[emotion]
-        elif draw < _OWN_EMOTION + _OTHER_EMOTION:
-            source = EMOTION_WORDS[others[generator.integers(len(others))]]
+        elif draw < emotion_words + _ANY_EMOTION:
+            source = EMOTION_WORDS[EMOTIONS[generator.integers(len(EMOTIONS))]]
         else:
             source = CONTENT_WORDS
         words.append(source[generator.integers(len(source))])
