@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shards.corpora.ravdess import RavdessConfig
+from shards.corpora.synthetic import SyntheticConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.record import RawClip
 from triptych.config import check_one_of
@@ -28,6 +29,7 @@ class CorpusConfig:
 
     voxceleb2: VoxCeleb2Config | None = None
     ravdess: RavdessConfig | None = None
+    synthetic: SyntheticConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "corpus")
