@@ -75,7 +75,7 @@ class Checkpoints:
                 (temporary / "state.json").write_text(json.dumps({"step": step, **extra}, indent=1))
                 save_encoder(temporary / "encoder", encoder)
                 _seal(temporary)
-                shutil.rmtree(self.path(step), ignore_errors=True)  # only a damaged one can be there
+                shutil.rmtree(self.path(step), ignore_errors=True)  # of an earlier start, if any
                 temporary.rename(self.path(step))
                 _sync(self.folder)
             except Exception as error:  # safetensors has an error of its own for a full disk
@@ -100,12 +100,10 @@ class Checkpoints:
 
         self.distributed.on_main(delete)
 
-    def steps(self) -> list[int]:
-        """Steps that have a checkpoint, whole or not, oldest first."""
-        return self.distributed.on_main(self._steps)
-
     def newest_good(self) -> int | None:
         """Step of the newest checkpoint whose files are what was written; None where there is none at all.
+
+        Damaged ones that are newer are set aside as damaged-step-..., so that they count for nothing.
 
         Raises:
             UserError: there are checkpoints and all are damaged; starting over would hide it.
@@ -116,6 +114,10 @@ class Checkpoints:
             for step in reversed(steps):
                 damage = find_damage(self.path(step))
                 if damage is None:
+                    for newer in steps[steps.index(step) + 1 :]:
+                        aside = self.folder / f"damaged-{self.path(newer).name}"
+                        shutil.rmtree(aside, ignore_errors=True)
+                        self.path(newer).rename(aside)
                     return step
                 LOG.warning("warning: %s is damaged (%s); trying the one before", self.path(step), damage)
             if steps:

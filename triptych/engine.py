@@ -7,7 +7,7 @@ nor the number of micro-batches changes a gradient; a loss that is not finite st
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,8 +116,8 @@ class Objective(nn.Module):
         rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
         if rest and self.refuse_unused:
             raise UserError(
-                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage 2 or "
-                f"3 every rank must use all weights in the same order, so set engine.zero_stage=1"
+                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage "
+                f"2 or 3 every rank must use all weights in the same order, so set engine.zero_stage=1"
             )
         touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
         return sum(touched, torch.zeros((), device=loss.device))
@@ -145,13 +145,13 @@ class Engine(ABC):
         """Whether this is rank 0."""
         return self.distributed.is_main
 
-    def train_step(self, micro_batches: list[Batch], step: int, stop: bool = False) -> StepResult:
+    def train_step(self, micro_batches: list[Batch], step: int, stop: Callable[[], bool] = lambda: False) -> StepResult:
         """One optimizer step.
 
         Args:
             micro_batches: this rank's; the same number on all ranks.
             step: from 0; decides learning rate, weights of objectives and dropout.
-            stop: whether this rank was asked to stop; all ranks hear of it in the result.
+            stop: asked after the backward passes whether this rank should stop; all ranks hear of it in the result.
 
         Raises:
             UserError: no target in the global batch, or a loss or gradient that is not finite; no weight was changed
@@ -172,7 +172,7 @@ class Engine(ABC):
                 loss, *totals = self._module()(batch.to(self.device), scale)
                 self._backward(loss, last)
             records.append(tuple(totals))
-        said = _Said(*_collect(records, micro_batches), sum(len(batch) for batch in micro_batches), stop)
+        said = _Said(*_collect(records, micro_batches), sum(len(batch) for batch in micro_batches), stop())
         heard = self.distributed.gather(said)
         _refuse_broken(heard, step)
         grad_norm = self._step(lr)

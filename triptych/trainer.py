@@ -21,12 +21,12 @@ from triptych.run import MetricsLog, RunFolder
 from triptych.task import Evaluator
 
 EXIT_REQUEUE = 75
-"""EX_TEMPFAIL: the run was asked to stop, saved itself, and wants to be started again (slurm/*.sbatch requeue on it)."""
+"""EX_TEMPFAIL: the run was asked to stop, saved itself, and wants to be started again; batch scripts requeue on it."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 GRACE_S = 60
-"""A loader's worker that a scheduler signals together with us lives on for this long, so that we can finish the step."""
+"""How long a loader's worker lives on that a scheduler signals together with us, so that we can finish the step."""
 
 
 class TrainBatches(Protocol):
@@ -100,6 +100,8 @@ class Trainer:
             UserError: no target in a global batch, a loss that is not finite, a disk that is full.
         """
         start = self._resume()
+        if start == self._config.max_steps and (self._run.path / "encoder").is_dir():
+            return 0
         log = MetricsLog(self._run, start)
         with contextlib.closing(log), self._listen(), self._progress(start) as show:
             self._evaluate_if_due(start, log)
@@ -108,17 +110,19 @@ class Trainer:
                 began = time.perf_counter()
                 micro_batches = next(steps)
                 waited = time.perf_counter() - began
-                result = self._engine.train_step(micro_batches, step, self._stop)
+                result = self._engine.train_step(micro_batches, step, lambda: self._stop)
                 done = step + 1
                 if self._is_due(done, self._config.log_every):
                     log.write(done, _figures(result, time.perf_counter() - began, waited))
                 show(done, result)
-                if result.stop or self._is_due(done, self._config.checkpoint_every) or self._evaluation_is_due(done):
-                    self._save(done)
+                if not (result.stop or self._is_due(done, self._config.checkpoint_every) or self._evaluates(done)):
+                    continue
+                self._save(done)
                 if result.stop and done < self._config.max_steps:
                     self._say(f"asked to stop: saved step {done}; the same command continues from there")
                     return EXIT_REQUEUE
                 self._evaluate_if_due(done, log)
+                self._checkpoints.prune(self._best(log))
             self._export(log)
         return 0
 
@@ -144,12 +148,12 @@ class Trainer:
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self._config.max_steps
 
-    def _evaluation_is_due(self, step: int) -> bool:
+    def _evaluates(self, step: int) -> bool:
         return bool(self._evaluators) and step > 0 and self._is_due(step, self._config.evaluate_every)
 
     def _evaluate_if_due(self, step: int, log: MetricsLog) -> None:
         """Evaluate after the checkpoint of the step, unless it was done before an interruption."""
-        if self._evaluation_is_due(step):
+        if self._evaluates(step):
             names = {f"{evaluator.name}/" for evaluator in self._evaluators}
             done = any(row["step"] == step and any(key.startswith(tuple(names)) for key in row) for row in log.rows())
             if not self._distributed.gather(done)[0]:
@@ -159,7 +163,6 @@ class Trainer:
                     for figure, value in evaluator.evaluate(step).items()
                 }
                 log.write(step, figures)
-        self._checkpoints.prune(self._best(log))
 
     def _best(self, log: MetricsLog) -> int | None:
         """Step of the best checkpoint that is there, also written to best.json (a collective)."""
@@ -171,7 +174,7 @@ class Trainer:
             rows = log.rows()
             evaluated = sorted({key for row in rows for key in row if "/" in key})
             scored = [row for row in rows if metric in row and self._checkpoints.path(row["step"]).is_dir()]
-            if not scored and any(self._evaluation_is_due(row["step"]) for row in rows):
+            if not scored and any(self._evaluates(row["step"]) for row in rows):
                 raise UserError(f"trainer.best_metric: no figure {metric!r}; there are: {', '.join(evaluated)}")
             if not scored:
                 return None

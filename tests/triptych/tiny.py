@@ -1,7 +1,9 @@
 """A task, a loader and a run that are small enough for tests of the loop; also a program, one process a rank."""
 
+import itertools
 import json
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +12,15 @@ from torch import nn
 
 from triptych import distributed
 from triptych.batch import Batch, Track
+from triptych.config import UserError
 from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
+from triptych.evaluate import LossEvaluator
 from triptych.optim import OptimizerConfig, ScheduleConfig
+from triptych.run import RunFolder
 from triptych.task import Output, Task, Total
+from triptych.trainer import Trainer, TrainerConfig
 
 WIDTH = 6
 OPTIMIZER = OptimizerConfig(lr=0.05, schedule=ScheduleConfig(name="cosine", warmup_steps=2))
@@ -97,15 +103,13 @@ class TinyLoader:
     change: dict = field(default_factory=dict)
 
     def steps(self, start_step):
-        import time
-
         step = start_step
         while True:
             first, last = (self.global_batch * edge // self.world for edge in (self.rank, self.rank + 1))
             positions = [step * self.global_batch + i for i in range(first, last)]
             cuts = [len(positions) * i // self.num_micro_batches for i in range(self.num_micro_batches + 1)]
             time.sleep(self.delay_s)
-            yield [self._one(step, positions[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+            yield [self._one(step, positions[a:b]) for a, b in itertools.pairwise(cuts)]
             step += 1
 
     def batches(self):
@@ -120,7 +124,7 @@ class TinyLoader:
 
 def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6) -> Engine:
     """`kind` is a ZeRO stage or "accelerate"."""
-    common = dict(optimizer=OPTIMIZER, max_steps=max_steps, seed=3)
+    common = {"optimizer": OPTIMIZER, "max_steps": max_steps, "seed": 3}
     task = TinyTask(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
         return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
@@ -181,6 +185,65 @@ def resume_after(folder):
                 for file in files
             )
             (folder / f"{name}-again.json").write_text(json.dumps({"losses": losses, "state_is_same": same}))
+    dist.shutdown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyConfig:
+    trainer: TrainerConfig
+    zero_stage: int = 1
+    delay_s: float = 0.0
+
+
+def save_encoder(folder, state):
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+
+
+def build_trainer(dist, folder, config, kind=None):
+    kind = config.zero_stage if kind is None else kind
+    run = RunFolder.open(folder, config, dist)
+    engine = build_engine(dist, kind, num_micro_batches=2, dropout=0.2, max_steps=config.trainer.max_steps)
+    loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2, delay_s=config.delay_s)
+    evaluators = [LossEvaluator("valid", engine, loader)]
+    return Trainer(engine, loader, run, config.trainer, save_encoder=save_encoder, evaluators=evaluators)
+
+
+def train(folder, delay_s="0"):
+    """A whole run, as a stage's command would do it."""
+    dist = distributed.init("cpu")
+    trainer = TrainerConfig(max_steps=12, log_every=1, checkpoint_every=2, keep_checkpoints=3, evaluate_every=4)
+    code = build_trainer(dist, folder, TinyConfig(trainer=trainer, delay_s=float(delay_s))).train()
+    dist.shutdown()
+    sys.exit(code)
+
+
+def broken(folder, what):
+    """One step whose batch on the last rank is spoilt; the ranks print what they were told."""
+    dist = distributed.init("cpu")
+    engine = build_engine(dist, 1)
+    before = engine.state()
+
+    def spoil(batch):
+        if what == "empty":
+            batch.labels["odd"].zero_()
+        elif dist.rank == dist.world - 1:
+            batch.labels["target"][:, 1] = float("nan")
+
+    engine.task.counts = (
+        (lambda batch: {"even": 0, "odd": int(batch.labels["odd"].sum())}) if what == "empty" else (engine.task.counts)
+    )
+    loader = TinyLoader(dist.rank, dist.world, change={0: spoil})
+    try:
+        run_steps(engine, loader, 0, 1)
+    except UserError as error:
+        print(f"told: {error}")
+    after = engine.state()
+    print(
+        "unchanged:", all(torch.equal(before[file][key], after[file][key]) for file in before for key in before[file])
+    )
     dist.shutdown()
 
 
