@@ -75,6 +75,7 @@ def _state_bytes(parameters: int, stage: int, world: int) -> float:
 
 def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_up: bool) -> None:
     table = Table(title=f"{config.name}: checked, nothing trained", show_header=False)
+    hours = figures["petaflop_run"] * 10 / 3600 / world
     rows = {
         "parameters": f"{figures['parameters']:,} ({figures['encoder_parameters']:,} in the encoder)",
         "optimizer steps": f"{config.trainer.max_steps:,} of {config.stream.global_batch:,} clips",
@@ -82,10 +83,10 @@ def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_u
         if "epochs" in figures
         else "no shards here",
         "ranks": f"{world}, each {figures['micro_batches']} micro-batches a step",
-        "memory a rank": f"{figures['state_gib']:.2f} GiB of weights and optimizer (ZeRO stage {config.engine.zero_stage}) + "
-        f"about {figures['activations_gib']:.2f} GiB of activations for clips of 7.8 s",
-        "arithmetic": f"{figures['petaflop_run']:.2f} PFLOP, or {figures['petaflop_run'] * 1e15 / 1e14 / 3600 / world:.2f} "
-        "hours a rank at 100 TFLOP/s",
+        "memory a rank": f"{figures['state_gib']:.2f} GiB of weights and optimizer "
+        f"(ZeRO stage {config.engine.zero_stage}) + about {figures['activations_gib']:.2f} GiB of activations "
+        "for clips of 7.8 s",
+        "arithmetic": f"{figures['petaflop_run']:.2f} PFLOP, or {hours:.2f} hours a rank at 100 TFLOP/s",
     }
     if made_up:
         rows["vocabulary"] = f"made up ({len(FAKE_WORDS)} words): {config.stream.shards} is not here"

@@ -50,9 +50,14 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     vocabulary = Vocabulary.load(shard_set.folder / "vocabulary.txt")
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)
-    place = {"rank": distributed.rank, "world": distributed.world}
     loader = TrainLoader(
-        shard_set, config.stream, vocabulary=vocabulary, seed=config.seed, prepare=task.prepare, **place
+        shard_set,
+        config.stream,
+        vocabulary=vocabulary,
+        seed=config.seed,
+        rank=distributed.rank,
+        world=distributed.world,
+        prepare=task.prepare,
     )
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
     run = RunFolder.open(Path(config.runs) / config.name, config, distributed)
@@ -67,7 +72,7 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     )
     assert isinstance(task.encoder, Encoder)
     export = partial(save_encoder, task.encoder)
-    evaluators = [LossEvaluator("valid", engine, held_out["valid"])] if "valid" in held_out else []
+    evaluators = [LossEvaluator("valid", engine, held_out["valid"])]
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
     if code == 0 and config.evaluation.test and not (run.path / "test.json").exists():
         _test(run, engine, held_out["test"], config)

@@ -2,7 +2,8 @@
 
 Runs whose configs differ in nothing but the seed and the name are seeds of one row: mean and 95 % interval over them
 (Student's t), and the difference to the first row, seed by seed. Figures are those of the test split, which a run reads
-once at its end (`evaluation.test: true`); where a run has none, its last ones on the validation split, and the row says so.
+once at its end (`evaluation.test: true`); where a run has none, its last ones on the
+validation split, and the row says so.
 """
 
 import json
@@ -22,7 +23,7 @@ from triptych.config import UserError, run_command
 from triptych.scores import mean_interval
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend is chosen first)
+from matplotlib import pyplot as plt
 
 SEED_KEYS = ("name", "seed", "runs")
 
@@ -123,9 +124,8 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     for row in numbers["rows"]:
         cells = [_cell(row["figures"].get(name)) for name in names]
         seconds = f"{np.mean(row['train_s']):.0f}"
-        lines.append(
-            f"| {row['row']} | {len(row['seeds'])} | {row['split']} | {' | '.join(cells)} | {row['steps']} | {seconds} |"
-        )
+        cells = [row["row"], str(len(row["seeds"])), row["split"], *cells, str(row["steps"]), seconds]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "Mean over seeds [95 % interval of the mean, Student's t]. Losses in nats.", ""]
     if numbers["differences"]:
         lines += [f"Difference to {numbers['rows'][0]['row']}, seed by seed:", ""]

@@ -63,6 +63,8 @@ class Task(nn.Module):
 class Evaluator(Protocol):
     """Something the trainer calls every so many steps, on every rank together; figures come back on every rank."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Prefix of its figures in the log."""
 
     def evaluate(self, step: int) -> Mapping[str, float]: ...

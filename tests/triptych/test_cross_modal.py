@@ -25,11 +25,11 @@ SPECS = {
 }  # fmt: skip
 
 
-def build(seed=0, center=False, **settings):
+def build(seed=0, normalize=False, **settings):
     torch.manual_seed(seed)
     config = CrossModalConfig(
         transformer=TransformerConfig(width=16, layers=2, heads=2, feedforward=32, dropout=0.0),
-        input=InputConfig(word_width=12, frame_hidden=8, convolution=3, center=center),
+        input=InputConfig(word_width=12, frame_hidden=8, convolution=3, normalize=normalize),
         **settings,
     )
     return door.build(SystemConfig(cross_modal=config), SPECS, WORDS).eval()
@@ -59,9 +59,9 @@ def test_an_absent_modality_equals_one_that_the_batch_does_not_carry():
     torch.testing.assert_close(absent.pooled["fused"], without.pooled["fused"])
 
 
-@pytest.mark.parametrize("center", [False, True])
-def test_padding_and_hidden_steps_have_exactly_no_influence(center):
-    encoder = build(positions="seconds", center=center)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_padding_and_hidden_steps_have_exactly_no_influence(normalize):
+    encoder = build(positions="seconds", normalize=normalize)
     batch = fake_batch(SPECS)
     hidden = torch.zeros_like(batch.tracks["audio"].mask)
     hidden[:, 3:6] = True

@@ -27,10 +27,10 @@ class InputConfig:
     convolution: int = 1
     """Steps that a convolution sees before the positions are added; 1 is none, as in the paper."""
 
-    center: bool = False
-    """Subtract from each frame the clip's own mean over the frames in sight (cepstral mean normalisation, for sound):
-    what never moves, such as whose face it is and how loud, goes, and speech and lips are learned several times faster;
-    what a still face says goes with it."""
+    normalize: bool = False
+    """Subtract from each frame the clip's own mean, and divide by its standard deviation, over the frames in sight
+    (mean and variance normalisation, as for cepstra). What never moves, such as whose face it is and how loud, goes,
+    and speech and lips are learned several times faster; what a still face says goes with it."""
 
     def __post_init__(self) -> None:
         if self.convolution % 2 == 0:
@@ -57,7 +57,7 @@ class FrameInput(nn.Module):
         super().__init__()
         self.mean, self.std = spec.mean, spec.std
         size = prod(spec.shape)
-        self.center = config.center
+        self.normalize = config.normalize
         self.project: nn.Module
         if config.frame_hidden:
             self.project = nn.Sequential(
@@ -75,8 +75,8 @@ class FrameInput(nn.Module):
         """[B, T, *] values -> [B, T, D]."""
         weight = next(self.project.parameters())
         x = ((track.values.to(torch.float32) - self.mean) / self.std).flatten(2).to(weight.dtype)
-        if self.center:
-            x = x - _mean_in_sight(x, track)
+        if self.normalize:
+            x = _normalize_in_sight(x, track)
         x = self.project(zero_hidden(x, track))
         if self.convolution is not None:
             # Padding is zeroed too, so that a clip's length in the batch changes nothing at its end.
@@ -90,7 +90,12 @@ def zero_hidden(x_BTD: Tensor, track: Track) -> Tensor:
     return x_BTD if track.hidden is None else x_BTD.masked_fill(track.hidden[..., None], 0.0)
 
 
-def _mean_in_sight(x_BTD: Tensor, track: Track) -> Tensor:
-    """[B, 1, D] mean over the real steps that are not hidden: a mean over all would tell of the hidden ones."""
+def _normalize_in_sight(x_BTD: Tensor, track: Track) -> Tensor:
+    """Zero mean (each dimension) and unit variance (over all) of a clip's real steps that are not hidden.
+
+    Statistics over all steps would tell of the hidden ones.
+    """
     in_sight = track.mask if track.hidden is None else track.mask & ~track.hidden
-    return mean_pool(x_BTD, in_sight)[:, None]
+    x_BTD = x_BTD - mean_pool(x_BTD, in_sight)[:, None]
+    variance = mean_pool(x_BTD.square(), in_sight).mean(dim=-1)  # [B]
+    return x_BTD / (variance + 1e-6).sqrt()[:, None, None]
