@@ -3,13 +3,16 @@
 One batch of the loader is one micro-batch of one rank. Workers only change who reads it, never which one or its order.
 """
 
+import atexit
 import io
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from json import loads
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import numpy as np
@@ -309,31 +312,51 @@ class EvalLoader:
 
 
 def _batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Iterator[Batch]:
+    closing = RawValue("b", 0)  # without a lock, since a signal handler reads it
+
+    def close() -> None:
+        closing.value = 1
+
     loader: DataLoader[Batch | UserError] = DataLoader(
         clips,
         sampler=plans,
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_is,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=partial(_leave_signals_to_the_run, closing),
         prefetch_factor=PREFETCH if workers else None,
         # without it, starting a loader draws from the global generator, and a resumed run's dropout would differ
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    atexit.register(close)  # runs before multiprocessing's own, which terminates workers and waits for them
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        close()
+        atexit.unregister(close)
 
 
 def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
+def _leave_signals_to_the_run(closing: Any, worker: int) -> None:
     """A scheduler signals every process of a job: workers must live until the run has saved its checkpoint.
 
-    They notice by themselves, within seconds, when their parent is gone.
+    They end when their run closes them or ends, and notice by themselves, within seconds, when it was killed.
+
+    Args:
+        closing: shared with the run, which sets it before it ends its workers.
+        worker: number of the worker.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+
+    def terminate(number: int, frame: Any) -> None:
+        if closing.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

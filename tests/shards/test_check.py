@@ -110,6 +110,18 @@ def test_a_missing_shard_and_a_missing_index_are_named(tiny_shards: Callable[...
     assert "the index cannot be read" in found[1][2]
 
 
+def test_what_could_not_be_looked_at_is_not_called_good(
+    tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_shards()
+    (folder / "train-000002.tar").unlink()
+    assert check.run(folder) == 1
+    rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    results = {cells[1].strip(): cells[2].strip() for row in rows if (cells := row.split("│"))[1].strip()}
+    assert results["shards"] == "bad: 1"
+    assert [name for name, result in results.items() if result == "ok"] == ["accounting"]
+
+
 def test_shards_swapped_for_one_another_are_found(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
     shutil.copy(folder / "train-000000.tar", folder / "train-000001.tar")

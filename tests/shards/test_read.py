@@ -2,6 +2,8 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -281,6 +283,30 @@ def test_a_scheduler_signal_does_not_end_the_workers(tiny_shards: Callable[..., 
     for worker in workers:
         worker.join(10)
         assert not worker.is_alive()
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "raise ValueError"])
+def test_a_run_that_ends_in_the_middle_of_an_epoch_takes_its_workers_along(
+    tiny_shards: Callable[..., Path], ending: str
+) -> None:
+    """Workers that ignore the scheduler's SIGTERM must not keep a crashed rank, and with it the job, alive."""
+    folder = tiny_shards()
+    script = f"""
+from pathlib import Path
+from shards.features.config import FeaturesConfig
+from shards.read import ShardSet, StreamConfig, TrainLoader
+from shards.vocabulary import Vocabulary
+folder = Path({str(folder)!r})
+stream = StreamConfig(shards="", features=FeaturesConfig(), global_batch=4, micro_batch=4, workers=2)
+vocabulary = Vocabulary.load(folder / "vocabulary.txt")
+steps = TrainLoader(ShardSet(folder), stream, vocabulary=vocabulary, seed=0, rank=0, world=1).steps(0)
+next(steps)
+{ending}
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONPATH": path}
+    ended = subprocess.run(command, env=environment, timeout=60, capture_output=True, text=True)
+    assert ended.returncode == {"": 0, "raise SystemExit(3)": 3, "raise ValueError": 1}[ending], ended.stderr
 
 
 @pytest.mark.parametrize(
