@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from triptych import distributed
+
 PROGRAM = Path(__file__).with_name("tiny.py")
 
 
@@ -20,6 +22,21 @@ def tiny():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """A group of one process, without a launcher; the environment is as before afterwards."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    before = dict(os.environ)
+    dist = distributed.init("cpu")
+    yield dist
+    dist.shutdown()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 class Ranks:

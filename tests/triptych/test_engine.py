@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from triptych.config import UserError
+from triptych.engine import Objective
+
+KINDS = (0, 1, 2, 3, "accelerate")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(tmp_path, run_ranks, tiny):
+    run_ranks("resume_before", tmp_path)
+    run_ranks("resume_after", tmp_path)
+    for kind, precision in tiny.KINDS:
+        name = f"{kind}-{precision}-2"
+        straight = json.loads((tmp_path / f"{name}.json").read_text())
+        resumed = json.loads((tmp_path / f"{name}-again.json").read_text())
+        assert straight["losses"][3:] == resumed["losses"], name
+        assert resumed["state_is_same"], name
+        for file in ("model", "optimizer"):
+            end, again = (load_file(tmp_path / f"{name}{part}-6-{file}.safetensors") for part in ("", "-again"))
+            assert equal(end, again), (name, file)
+        encoder = load_file(tmp_path / f"{name}-6-encoder.safetensors")
+        model = load_file(tmp_path / f"{name}-6-model.safetensors")
+        assert equal(encoder, {k.removeprefix("encoder."): v for k, v in model.items() if k.startswith("encoder.")})
+        assert encoder["seen"][0] == 12  # a buffer: two micro-batches of six steps, none of the evaluation
+        assert set(straight["figures"]) == {"loss/even", "loss/odd", "accuracy"}
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_neither_world_size_nor_accumulation_nor_stage_changes_what_is_learnt(tmp_path, run_ranks):
+    run_ranks("gradients", tmp_path, world=2)
+    run_ranks("gradients", tmp_path, world=1)
+    expected = load_file(tmp_path / "accelerate-1-1-model.safetensors")
+    del expected["encoder.seen"]  # counts micro-batches
+    found = sorted(tmp_path.glob("[!e]*-model.safetensors"))
+    assert len(found) == 17
+    for path in found:
+        weights = load_file(path)
+        for name, value in expected.items():
+            torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-6, msg=f"{path.name}: {name}")
+    for kind in (0, 3, "accelerate"):  # saved by two ranks at stage 1
+        for file in ("model", "optimizer"):
+            saved = load_file(tmp_path / f"1-2-4-{file}.safetensors")
+            assert equal(saved, load_file(tmp_path / f"elastic-{kind}-{file}.safetensors")), kind
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(tmp_path, launch):
+    codes, outputs = launch("broken", tmp_path).wait()
+    assert codes == [0, 0], "\n".join(outputs)
+    for output in outputs:
+        assert "told: step 0: the loss is not finite, so no rank updated its weights. rank 1: odd, in the" in output
+        assert "clip-0004, clip-0005, clip-0006, clip-0007, clip-0008" in output
+        assert "changed: []" in output
+
+
+def test_a_global_batch_without_any_target_stops_with_the_step(alone, tiny):
+    engine = tiny.build_engine(alone, "accelerate")
+    batch = tiny.make_batch([0, 2])
+    engine.train_step([batch], 0)  # one objective without targets is no reason to stop
+    engine.task.counts = lambda batch: {"even": 0, "odd": 0}
+    with pytest.raises(UserError, match="step 5: no clip of the global batch has a target for even or odd"):
+        engine.train_step([batch], 5)
+
+
+def test_an_objective_without_items_is_left_out_of_the_figures(alone, tiny):
+    engine = tiny.build_engine(alone, "accelerate")
+    result = engine.train_step([tiny.make_batch([0, 2])], 0)
+    assert set(result.losses) == {"even"}
+    assert result.loss == result.losses["even"]
+    assert "loss/odd" not in engine.evaluate([tiny.make_batch([0, 2])])
+
+
+def test_a_weight_that_a_micro_batch_did_not_use_has_a_zero_gradient_or_is_refused(tiny):
+    batch = tiny.make_batch([0, 1])  # no video, so `rare` is not used
+    task = tiny.TinyTask()
+    loss, *_ = Objective(task, "fp32")(batch, {"even": 1.0, "odd": 1.0})
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())
+    assert not task.encoder.rare.weight.grad.any()
+    with pytest.raises(UserError, match=r"encoder.rare.weight and 1 more weights took no part .*zero_stage=1"):
+        Objective(task, "fp32", refuse_unused=True)(batch, {"even": 1.0, "odd": 1.0})
+
+
+def test_a_state_of_another_model_is_refused_by_name(alone, tiny):
+    engine = tiny.build_engine(alone, "accelerate")
+    state = engine.state()
+    state["model"]["head.bias"] = torch.zeros(3)
+    state["model"]["old"] = state["model"].pop("head.weight")
+    with pytest.raises(UserError, match=r"head.bias is \(3,\) in the checkpoint and \(2,\) in the model; head.weight"):
+        engine.load_state(state)
+
+
+def test_loading_does_not_touch_what_was_given(alone, tiny):
+    engine = tiny.build_engine(alone, "accelerate")
+    tiny.run_steps(engine, tiny.TinyLoader(0, 1), 0, 2)
+    given = engine.state()
+    copy = {file: {name: value.clone() for name, value in tensors.items()} for file, tensors in given.items()}
+    engine.load_state(given)
+    tiny.run_steps(engine, tiny.TinyLoader(0, 1), 2, 4)
+    assert all(equal(given[file], copy[file]) for file in given)

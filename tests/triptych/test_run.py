@@ -1,0 +1,50 @@
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from triptych.config import UserError
+from triptych.run import MetricsLog, RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.1
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    seed: int = 0
+    inner: Inner = Inner()
+
+
+def test_a_run_folder_is_opened_again_by_the_same_config_only(tmp_path, alone):
+    run = RunFolder.open(tmp_path / "runs" / "a", Config(), alone)
+    RunFolder.open(run.path, Config(), alone)
+    starts = json.loads((run.path / "environment.json").read_text())
+    assert [start["world_size"] for start in starts] == [1, 1]
+    assert starts[0]["versions"]["torch"]
+    with pytest.raises(UserError, match=r"another config \(inner.rate: 0.1 -> 0.2; seed: 0 -> 1\).*another run name"):
+        RunFolder.open(run.path, Config(seed=1, inner=Inner(rate=0.2)), alone)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path, alone):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"no config.yaml; choose another run name"):
+        RunFolder.open(tmp_path, Config(), alone)
+
+
+def test_metrics_read_back_bit_equal_and_are_cut_to_the_checkpoint(tmp_path, alone):
+    run = RunFolder.open(tmp_path / "a", Config(), alone)
+    log = MetricsLog(run, 0)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": 0.1 + 0.2, "loss/even": 1 / 3})
+    log.close()
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    log = MetricsLog(run, 2)
+    assert log.rows() == [{"step": step, "loss": 0.1 + 0.2, "loss/even": 1 / 3} for step in (1, 2)]
+    log.write(3, {"loss": 5.0})
+    log.close()
+    assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
