@@ -42,7 +42,7 @@ class FinetuneConfig:
     """Loader processes a rank."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: AccelerateConfig = field(default_factory=AccelerateConfig)
-    trainer: TrainerConfig = MISSING
+    trainer: TrainerConfig
     num_resamples: int = 1000
     """Of the bootstrap intervals."""
 
@@ -53,5 +53,7 @@ class FinetuneConfig:
                 raise ValueError(f"{name}: one or more different ones are wanted, given: {given}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout: {self.dropout} must lie in [0, 1)")
+        if self.trainer.best_metric is not None:
+            raise ValueError("trainer.best_metric: the protocol's metric on valid chooses; leave it out")
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples: 1 or more is wanted, given: {self.num_resamples}")

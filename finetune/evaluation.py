@@ -1,18 +1,14 @@
-"""Predictions on a split, and the weights of the best validation score.
+"""Predictions on a split, and their scores during training.
 
 Legend: N clips of a split, C classes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from finetune.task import FinetuneTask
 from shards.read import EvalLoader
@@ -65,48 +61,18 @@ def predict(engine: Engine, loader: EvalLoader, label: str) -> Predicted:
     )
 
 
-class BestOnValid:
-    """An Evaluator that keeps the weights of the best step, by the protocol's metric on valid.
+@dataclass(frozen=True)
+class ScoreEvaluator:
+    """An Evaluator: the protocol's metrics on valid. The trainer keeps the checkpoint where they are best."""
 
-    The first of equal steps is kept. `best.safetensors` lies in the run folder, so that a resumed run goes on from it:
-    evaluating the same step again gives the same score, which is not a better one.
-    """
-
-    name = "valid"
-
-    def __init__(self, engine: Engine, loader: EvalLoader, protocol: Protocol, folder: Path) -> None:
-        self._engine = engine
-        self._loader = loader
-        self._protocol = protocol
-        self._folder = folder
+    name: str
+    """Prefix of its figures in metrics.jsonl."""
+    engine: Engine
+    loader: EvalLoader
+    protocol: Protocol
 
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """The protocol's metrics on valid; keeps the weights where the score is the best so far."""
-        predicted = predict(self._engine, self._loader, self._protocol.label)
+        """Metric -> score, the same on every rank."""
+        predicted = predict(self.engine, self.loader, self.protocol.label)
         classes = predicted.probabilities.argmax(axis=1)
-        figures = {name: METRICS[name](predicted.split.truth, classes) for name in self._protocol.metrics}
-        score = figures[self._protocol.select]
-        if self._engine.is_main and score > self.best()[1]:
-            self._keep(step, score)
-        return figures
-
-    def _keep(self, step: int, score: float) -> None:
-        # Accelerate keeps whole weights on every rank, so rank 0 has them all.
-        weights = {name: value.cpu().contiguous() for name, value in self._engine.task.state_dict().items()}
-        metadata = {"step": str(step), "score": repr(score)}
-        partial = self._folder / "best.safetensors.partial"
-        save_file(weights, partial, metadata=metadata)
-        partial.replace(self._folder / "best.safetensors")  # weights and score change together
-
-    def best(self) -> tuple[int, float]:
-        """Step and score of the kept weights; -1 and -infinity before the first evaluation."""
-        path = self._folder / "best.safetensors"
-        if not path.is_file():
-            return -1, -math.inf
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata()
-        return int(said["step"]), float(said["score"])
-
-    def restore(self) -> None:
-        """Put the kept weights back into the engine's task."""
-        self._engine.task.load_state_dict(load_file(self._folder / "best.safetensors"))
+        return {name: METRICS[name](predicted.split.truth, classes) for name in self.protocol.metrics}
