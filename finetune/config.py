@@ -9,6 +9,8 @@ from triptych.engine_accelerate import AccelerateConfig
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
 
+Init = Literal["pretrained", "random"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -28,7 +30,7 @@ class FinetuneConfig:
     """Pooled outputs that the head reads; none listed means all that the encoder has."""
     inputs: str = ""
     """Modalities that are shown, such as audio+video; empty means all that the encoder takes."""
-    init: list[Literal["pretrained", "random"]] = field(default_factory=lambda: ["pretrained"])
+    init: list[Init] = field(default_factory=lambda: ["pretrained"])
     """Initial weights of the encoder, one table row each; random is training from scratch."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """One run each: initial weights of the head (and of a random encoder), order of clips, dropout."""

@@ -61,7 +61,7 @@ def predict(engine: Engine, loader: EvalLoader, label: str) -> Predicted:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScoreEvaluator:
     """An Evaluator: the protocol's metrics on valid. The trainer keeps the checkpoint where they are best."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Predicted, ScoreEvaluator, predict
 from finetune.heads import LinearHead
 from finetune.task import FinetuneTask
@@ -92,7 +92,7 @@ def _open(config: FinetuneConfig) -> None:
     configs.save(config, out / "config.yaml")
 
 
-def _train(setting: _Setting, init: str, seed: int) -> _Outcome | int:
+def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
     """One run; an exit code where it was asked to stop."""
     config, distributed = setting.config, setting.distributed
     if distributed.is_main:
@@ -130,7 +130,7 @@ def _train(setting: _Setting, init: str, seed: int) -> _Outcome | int:
     return _Outcome(best["step"], best["value"], predicted)
 
 
-def build_task(config: FinetuneConfig, protocol: Protocol, init: str, seed: int) -> FinetuneTask:
+def build_task(config: FinetuneConfig, protocol: Protocol, init: Init, seed: int) -> FinetuneTask:
     """The encoder, pretrained or random, with a fresh head; a function of the config, `init` and `seed`.
 
     Raises:
