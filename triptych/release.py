@@ -99,12 +99,17 @@ def _trained_on(run: Path) -> dict[str, str]:
     if home is None:
         return facts
     content = (home / "config.yaml").read_text()
+    settings = yaml.safe_load(content)
+    if objectives := [name for name, given in settings.get("objectives", {}).items() if given is not None]:
+        facts["method"] = f"self-supervised, {' and '.join(objectives)}; no label was used"
+    elif "protocol" in settings:
+        facts["method"] = f"fine-tuned on the labels of {settings['protocol']}"
     facts["run"] = f"`{home.name}`, SHA-256 of its config.yaml `{hashlib.sha256(content.encode()).hexdigest()}`"
     metrics = home / "metrics.jsonl"
     if home == run and metrics.is_file() and (lines := metrics.read_text().splitlines()):
         facts["optimizer steps"] = str(json.loads(lines[-1]).get("step", "unknown"))
-    stream = yaml.safe_load(content).get("stream", {})
-    manifest = Path(str(stream.get("shards", ""))) / "manifest.json"
+    shards = settings.get("stream", settings).get("shards", "")
+    manifest = Path(str(shards)) / "manifest.json"
     if manifest.is_file():
         said = json.loads(manifest.read_text())
         facts["clips"] = f"{said['corpus']}, {said['written']} clips over all splits (train was used for the weights)"
@@ -128,8 +133,8 @@ def _card(
     lines = [
         f"# {config.out.name}",
         "",
-        f"A self-supervised encoder of {', '.join(encoder.inputs)} for emotion recognition, {num_parameters:,} "
-        f"parameters, vocabulary of {len(encoder.words)} words. Pretrained with Triptych; no emotion label was used.",
+        f"An encoder of {', '.join(encoder.inputs)} for emotion recognition, made with Triptych: {num_parameters:,} "
+        f"parameters, vocabulary of {len(encoder.words)} words.",
         "",
         "## Load it",
         "",

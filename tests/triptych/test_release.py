@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     save_encoder(build(system, SPECS, ("yes", "no")), folder / "encoder")
-    (folder / "config.yaml").write_text(f"stream:\n  shards: {shards}\n")
+    (folder / "config.yaml").write_text(f"stream:\n  shards: {shards}\nobjectives:\n  masked_lm: {{}}\n")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 40}\n')
     return folder
 
@@ -61,7 +61,15 @@ def test_the_card_names_clips_steps_inputs_and_licence(run: Path, tmp_path: Path
     release(ReleaseConfig(run=run, out=tmp_path / "out", licence="CC BY 4.0"))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     manifest = hashlib.sha256((tmp_path / "shards" / "manifest.json").read_bytes()).hexdigest()
-    for said in (manifest, "grid, 12 clips", "optimizer steps: 40", "lfbe v3", "20 a second", "under CC BY 4.0"):
+    for said in (
+        "self-supervised, masked_lm; no label",
+        manifest,
+        "grid, 12 clips",
+        "optimizer steps: 40",
+        "lfbe v3",
+        "20 a second",
+        "under CC BY 4.0",
+    ):
         assert said in card
     assert str(tmp_path) not in card
 
@@ -100,3 +108,11 @@ def test_other_json_is_refused_as_results(run: Path, tmp_path: Path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(UserError, match=r"is not a results\.json"):
         release(ReleaseConfig(run=run, out=tmp_path / "out", results=str(tmp_path / "other.json")))
+
+
+def test_the_card_of_a_fine_tuned_encoder_says_that_labels_were_used(run: Path, tmp_path: Path):
+    (run / "config.yaml").write_text(f"protocol: ravdess\nshards: {tmp_path / 'shards'}\n")
+    release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "fine-tuned on the labels of ravdess" in card
+    assert "grid, 12 clips" in card
