@@ -1,6 +1,8 @@
 """The command from shards to the report, with a tiny encoder."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from finetune.config import FinetuneConfig
 from finetune.train import build_task, run
 from triptych.config import UserError
+from triptych.engine import Engine
 from triptych.models.load import load
 from triptych.optim import OptimizerConfig
 from triptych.protocols import registry
@@ -66,15 +69,15 @@ def test_the_step_that_valid_chose_is_tested(tones: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_an_interrupted_command_ends_as_if_it_had_not_been(tones: Path, tmp_path: Path, monkeypatch):
     run(config(tones, tmp_path / "whole", seeds=[0, 1]))
-    import triptych.engine as engine
+    train_step = Engine.train_step
 
-    train_step = engine.Engine.train_step
-
-    def stopped_at_seven(self, micro_batches, step, stop=False):
-        return train_step(self, micro_batches, step, step == 7)
+    def stopped_at_seven(self, micro_batches, step, *rest):
+        if step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would
+        return train_step(self, micro_batches, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Engine, "train_step", stopped_at_seven)
+        patch.setattr(Engine, "train_step", stopped_at_seven)
         assert run(config(tones, tmp_path / "cut", seeds=[0, 1])) == 75
     assert run(config(tones, tmp_path / "cut", seeds=[0, 1])) == 0
     for seed in (0, 1):
