@@ -1,0 +1,81 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from triptych import evaluation
+from triptych.config import UserError
+from triptych.protocols import registry
+
+PROTOCOL = registry.find("ravdess", ("sad", "happy"))
+
+
+def split(prefix, truth):
+    return evaluation.Split(keys=tuple(f"{prefix}{index}" for index in range(len(truth))), truth=np.array(truth))
+
+
+def example():
+    truth = [0, 1, 1, 0, 1, 0, 1, 1]
+    splits = {"train": split("a", [0, 1, 1]), "valid": split("b", [0, 1]), "test": split("c", truth)}
+    right = np.eye(2)[truth]
+    wrong = right.copy()
+    wrong[0] = [0, 1]
+    systems = [
+        evaluation.majority(splits, 2),
+        evaluation.System(name="mine", inputs="audio", probabilities=np.stack([right, wrong]), note="C 1"),
+    ]
+    return evaluation.Evaluation(
+        title="Test",
+        protocol=PROTOCOL,
+        splits=splits,
+        split_rule={"by": "speaker"},
+        systems=systems,
+        compared=[("mine (audio)", "majority class (-)")],
+        drawn="mine (audio)",
+        num_resamples=50,
+    )
+
+
+def test_a_report_is_complete(tmp_path):
+    numbers = evaluation.write(example(), tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == numbers
+    mine = numbers["systems"][1]["metrics"]["WA"]
+    assert mine["runs"] == [1.0, 0.875]
+    assert mine["value"] == pytest.approx(0.9375)
+    assert numbers["systems"][0]["metrics"]["WA"]["value"] == 5 / 8
+    assert numbers["systems"][0]["metrics"]["UA"]["value"] == 0.5
+    assert numbers["differences"][0]["metrics"]["WA"]["value"] == pytest.approx(0.9375 - 5 / 8)
+    text = (tmp_path / "report.md").read_text()
+    for said in ("93.8 ± 8.8 [", "0 = sad, 1 = happy", "by speaker", numbers["protocol"]["split_sha256"]):
+        assert said in text
+    for name in ("bars", "confusion"):
+        assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 1000
+
+
+def test_predictions_can_be_scored_again(tmp_path):
+    evaluation.write(example(), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert len(rows) == 8 + 2 * 8
+    second = [row for row in rows if row["system"] == "mine" and row["run"] == "1"]
+    assert sum(row["truth"] == row["prediction"] for row in second) == 7
+    assert float(second[0]["p_happy"]) == 1
+
+
+def test_the_split_hash_depends_on_membership_and_not_on_order():
+    def digest(train, test):
+        return evaluation.split_sha256(
+            {
+                name: evaluation.Split(keys=keys, truth=np.zeros(2, int))
+                for name, keys in (("train", train), ("test", test))
+            }
+        )
+
+    assert digest(("a", "b"), ("c", "d")) == digest(("b", "a"), ("d", "c"))
+    assert digest(("a", "b"), ("c", "d")) != digest(("a", "c"), ("b", "d"))
+
+
+def test_a_report_never_overwrites(tmp_path):
+    (tmp_path / "report.md").write_text("older")
+    with pytest.raises(UserError, match="in use"):
+        evaluation.make_folder(tmp_path)

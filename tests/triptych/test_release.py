@@ -1,0 +1,118 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from triptych.batch import fake_batch
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+from triptych.models.blocks import TransformerConfig
+from triptych.models.cross_modal import CrossModalConfig
+from triptych.models.load import SystemConfig, build, load, save_encoder
+from triptych.release import ReleaseConfig, release
+
+SPECS = {
+    "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64"),
+    "audio": FeatureSpec(name="lfbe", modality="audio", version=3, rate_hz=20, shape=(10,), dtype="float32"),
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder as pretraining leaves it."""
+    system = SystemConfig(
+        cross_modal=CrossModalConfig(
+            modalities=("text", "audio"), transformer=TransformerConfig(width=8, layers=1, heads=2)
+        )
+    )
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "manifest.json").write_text(json.dumps({"corpus": "grid", "written": 12}))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_encoder(build(system, SPECS, ("yes", "no")), folder / "encoder")
+    (folder / "config.yaml").write_text(f"stream:\n  shards: {shards}\nobjectives:\n  masked_lm: {{}}\n")
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 40}\n')
+    return folder
+
+
+def test_a_release_loads_and_says_the_same_as_the_run(run: Path, tmp_path: Path):
+    release(ReleaseConfig(run=run, out=tmp_path / "out", licence="CC BY 4.0"))
+    batch = fake_batch(SPECS, vocabulary_size=2)
+    ours, theirs = (load(folder).encode(batch).pooled for folder in (run / "encoder", tmp_path / "out"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_sums_are_what_sha256sum_checks(run: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    release(ReleaseConfig(run=run, out=out))
+    sums = dict(reversed(line.split("  ")) for line in (out / "SHA256SUMS").read_text().splitlines())
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert sums.keys() == files - {"SHA256SUMS"}
+    assert all(hashlib.sha256((out / name).read_bytes()).hexdigest() == digest for name, digest in sums.items())
+
+
+def test_the_card_names_clips_steps_inputs_and_licence(run: Path, tmp_path: Path):
+    release(ReleaseConfig(run=run, out=tmp_path / "out", licence="CC BY 4.0"))
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    manifest = hashlib.sha256((tmp_path / "shards" / "manifest.json").read_bytes()).hexdigest()
+    for said in (
+        "self-supervised, masked_lm; no label",
+        manifest,
+        "grid, 12 clips",
+        "optimizer steps: 40",
+        "lfbe v3",
+        "20 a second",
+        "under CC BY 4.0",
+    ):
+        assert said in card
+    assert str(tmp_path) not in card
+
+
+def test_the_four_lines_of_the_card_work(run: Path, tmp_path: Path):
+    release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    code = (tmp_path / "out" / "MODEL_CARD.md").read_text().split("```python\n")[1].split("```")[0]
+    shape = subprocess.run(
+        [sys.executable, "-c", code + "print(tuple(encoded.pooled['fused'].shape))"],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+    )
+    assert shape.stdout.strip() == "(4, 8)"
+
+
+def test_a_damaged_encoder_is_not_released(run: Path, tmp_path: Path):
+    weights = run / "encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="damaged"):
+        release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_use_is_refused(run: Path, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.md").write_text("mine")
+    with pytest.raises(UserError, match="in use"):
+        release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    assert (tmp_path / "out" / "thesis.md").read_text() == "mine"
+
+
+def test_other_json_is_refused_as_results(run: Path, tmp_path: Path):
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is not a results\.json"):
+        release(ReleaseConfig(run=run, out=tmp_path / "out", results=str(tmp_path / "other.json")))
+
+
+def test_the_card_of_a_fine_tuned_encoder_says_that_labels_were_used(run: Path, tmp_path: Path):
+    (run / "config.yaml").write_text(f"protocol: ravdess\nshards: {tmp_path / 'shards'}\n")
+    release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "fine-tuned on the labels of ravdess" in card
+    assert "grid, 12 clips" in card

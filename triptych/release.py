@@ -1,0 +1,229 @@
+"""`python -m triptych.release RUN OUT [a.b=c ...]`: make a run's encoder into a folder to hand out.
+
+OUT/
+  config.json, model.safetensors, vocabulary.txt     what triptych.models.load.load(OUT) takes
+  MODEL_CARD.md     what it is, what it was trained on, what it takes, scores, limits
+  LICENSE.md        terms of the weights
+  SHA256SUMS        of all of it; `sha256sum -c SHA256SUMS`
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from triptych import config as configs
+from triptych import evaluation
+from triptych.batch import fake_batch
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+from triptych.models.encoder import Encoded, Encoder
+from triptych.models.load import load
+
+HELP = """usage: python -m triptych.release RUN OUT [a.b=c ...]
+
+Make the encoder of a pretraining run into a folder to hand out: weights, vocabulary, model card, checksums. It is
+loaded back and tried before OUT appears.
+
+  RUN   runs/<name>, or any folder that holds encoder/ (a checkpoint)
+  OUT   a new or empty folder
+
+Overrides:
+  results=<probe>/results.json   scores for the model card
+  licence="CC BY 4.0"            terms of the weights; not stated otherwise
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseConfig:
+    """What a release is told."""
+
+    run: Path
+    out: Path
+    results: str = ""
+    """results.json of a linear probe or a fine-tuning; no scores without it."""
+    licence: str = ""
+    """Terms of the weights, as the publisher grants them."""
+
+
+def release(config: ReleaseConfig) -> None:
+    """Write the release; `config.out` appears whole or not at all.
+
+    Raises:
+        UserError: no encoder in the run, a damaged one, unreadable results, or a folder in use.
+    """
+    encoder = load(config.run / "encoder")  # verifies the hashes
+    trained_on = _trained_on(config.run)
+    scored = _results(Path(config.results)) if config.results else None
+    evaluation.make_folder(config.out)
+    partial = config.out.with_name(config.out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(config.run / "encoder", partial)
+    (partial / "MODEL_CARD.md").write_text(_card(encoder, trained_on, scored, config))
+    (partial / "LICENSE.md").write_text(_licence(config.licence))
+    if config.results:
+        shutil.copyfile(config.results, partial / "results.json")
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    sums = "".join(f"{evaluation.sha256(path)}  {path.relative_to(partial)}\n" for path in files)
+    (partial / "SHA256SUMS").write_text(sums)
+    _try(encoder, load(partial))
+    partial.replace(config.out)
+
+
+def _try(original: Encoder, copy: Encoder) -> None:
+    """The released copy says the same as the run's encoder, with all modalities and with each alone."""
+    batch = fake_batch(original.inputs, num_clips=2, vocabulary_size=max(1, len(original.words)))
+    for shown in (tuple(original.inputs), *((name,) for name in original.inputs)):
+        with torch.no_grad():
+            expected, found = (_flat(encoder.encode(batch.keep(shown))) for encoder in (original, copy))
+        if not torch.isfinite(found).all():
+            raise UserError(f"the encoder gives values that are not finite for {'+'.join(shown)}; not released")
+        assert torch.equal(expected, found), f"the released copy differs from the run's encoder for {shown}"
+
+
+def _flat(encoded: Encoded) -> torch.Tensor:
+    return torch.cat(list(encoded.pooled.values()), dim=1)
+
+
+def _trained_on(run: Path) -> dict[str, str]:
+    """What the run's own files say of its training; a checkpoint lies two folders below its run."""
+    facts: dict[str, str] = {}
+    home = next((folder for folder in (run, *run.parents[:2]) if (folder / "config.yaml").is_file()), None)
+    if home is None:
+        return facts
+    content = (home / "config.yaml").read_text()
+    settings = yaml.safe_load(content)
+    if objectives := [name for name, given in settings.get("objectives", {}).items() if given is not None]:
+        facts["method"] = f"self-supervised, {' and '.join(objectives)}; no label was used"
+    elif "protocol" in settings:
+        facts["method"] = f"fine-tuned on the labels of {settings['protocol']}"
+    facts["run"] = f"`{home.name}`, SHA-256 of its config.yaml `{hashlib.sha256(content.encode()).hexdigest()}`"
+    metrics = home / "metrics.jsonl"
+    if home == run and metrics.is_file() and (lines := metrics.read_text().splitlines()):
+        facts["optimizer steps"] = str(json.loads(lines[-1]).get("step", "unknown"))
+    shards = settings.get("stream", settings).get("shards", "")
+    manifest = Path(str(shards)) / "manifest.json"
+    if manifest.is_file():
+        said = json.loads(manifest.read_text())
+        facts["clips"] = f"{said['corpus']}, {said['written']} clips over all splits (train was used for the weights)"
+        facts["manifest"] = f"SHA-256 `{evaluation.sha256(manifest)}`"
+    return facts
+
+
+def _results(path: Path) -> dict[str, Any]:
+    try:
+        numbers: dict[str, Any] = json.loads(path.read_text())
+        evaluation.table(numbers)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"results: {path} is not a results.json of linear_probe or finetune ({error!r})") from None
+    return numbers
+
+
+def _card(
+    encoder: Encoder, trained_on: Mapping[str, str], scored: Mapping[str, Any] | None, config: ReleaseConfig
+) -> str:
+    num_parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    lines = [
+        f"# {config.out.name}",
+        "",
+        f"An encoder of {', '.join(encoder.inputs)} for emotion recognition, made with Triptych: {num_parameters:,} "
+        f"parameters, vocabulary of {len(encoder.words)} words.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from triptych.batch import fake_batch",
+        "from triptych.models.load import load",
+        'encoder = load(".")  # this folder; evaluation mode, on the CPU; damaged files are refused',
+        "encoded = encoder.encode(fake_batch(encoder.inputs, vocabulary_size=len(encoder.words)))",
+        "```",
+        "",
+        f"`encoded.pooled` holds {', '.join(f'`{name}` [clips, {width}]' for name, width in encoder.widths.items())}; "
+        "`encoded.present` says which rows are real. Any non-empty subset of the modalities may be given.",
+        "",
+        "## Inputs",
+        "",
+        "| modality | feature | steps | one step | longest, steps | settings |",
+        "|---|---|---|---|---:|---|",
+        *map(_input_line, encoder.inputs.values()),
+        "",
+        "Times are in seconds from the clip's start.",
+        "",
+        "## Training",
+        "",
+        *([f"- {name}: {value}" for name, value in trained_on.items()] or ["- not recorded beside the encoder"]),
+        "",
+        "## Scores",
+        "",
+        *_scores(scored),
+        "## Intended use and limits",
+        "",
+        "- For research on emotion expressed in speech, words and faces: as frozen features or as a start for "
+        "fine-tuning on labelled clips of your own domain.",
+        "- It has learnt from the clips named above, with their languages, speakers and recording conditions. Expect "
+        "it to be worse for people and settings that are rare there; measure on your own before relying on it.",
+        "- Expressed emotion is not felt emotion. Do not use it to judge single persons, nor where law forbids emotion "
+        "inference (in the European Union, at work and in schools).",
+        "- Pooled outputs can carry who speaks. Treat them as personal data where the clips are.",
+        "",
+        "## Licence",
+        "",
+        _licence(config.licence),
+    ]
+    return "\n".join(lines)
+
+
+def _input_line(spec: FeatureSpec) -> str:
+    cells = [
+        spec.modality,
+        f"{spec.name} v{spec.version}",
+        f"{spec.rate_hz:g} a second" if spec.rate_hz else "one a word",
+        f"{'×'.join(map(str, spec.shape)) or 'word id'} {spec.dtype}",
+        str(spec.max_length),
+        ", ".join(f"{name} {value}" for name, value in spec.settings) or "-",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _scores(scored: Mapping[str, Any] | None) -> list[str]:
+    if scored is None:
+        return ["None were given when this was released; `python -m linear_probe` makes them.", ""]
+    protocol = scored["protocol"]
+    where = f"{scored['title']}; split SHA-256 `{protocol['split_sha256']}`; selection {protocol['selection']}."
+    return [where, "", *evaluation.table(scored), *([protocol["note"], ""] if protocol["note"] else [])]
+
+
+def _licence(licence: str) -> str:
+    stated = (
+        f"The weights are offered under {licence}."
+        if licence
+        else "The publisher has not stated terms for the weights."
+    )
+    return (
+        f"{stated} The code that loads them is under the Apache License 2.0. The clips that they were trained on have "
+        "terms of their own, which may limit what the weights may be used for.\n"
+    )
+
+
+def main() -> int:
+    """Run the command; see HELP."""
+    arguments = sys.argv[1:]
+    if len(arguments) < 2 or {"-h", "--help"} & set(arguments):
+        print(HELP)
+        return 0 if {"-h", "--help"} & set(arguments) else 2
+    run, out, *overrides = arguments
+    config = configs.load(ReleaseConfig, {"run": run, "out": out}, overrides)
+    release(config)
+    print(f"released: {config.out} (loaded back and tried)")
+    return 0
+
+
+if __name__ == "__main__":
+    configs.run_command(main)
