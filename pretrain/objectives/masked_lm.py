@@ -62,11 +62,13 @@ class MaskedLM(Objective):
         """Build it.
 
         Raises:
-            ValueError: the encoder has no text, or no vocabulary to predict.
+            ValueError: the encoder's anchor is not the text, or there is no vocabulary to predict.
         """
         super().__init__()
-        if "text" not in encoder.inputs or not encoder.words:
-            raise ValueError(f"objectives.{NAME}: needs an encoder with a text tower and a vocabulary")
+        if encoder.anchor != "text":
+            raise ValueError(f"objectives.{NAME}: predicts words at their places, so the encoder's anchor must be text")
+        if not encoder.words:
+            raise ValueError(f"objectives.{NAME}: the vocabulary is empty: write the shards with transcripts")
         self.config = config
         self.weight = config.weight
         self.prepare = DrawMasks(config.mask, seed)

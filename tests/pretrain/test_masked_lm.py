@@ -77,7 +77,7 @@ def test_a_batch_without_targets_gives_a_zero_that_can_be_summed():
     loss.sum.backward()
 
 
-def test_an_encoder_without_text_is_refused():
+def test_an_encoder_with_another_anchor_is_refused():
     system = SystemConfig(cross_modal=CrossModalConfig(modalities=("audio",), anchor="audio"))
-    with pytest.raises(ValueError, match="text tower"):
+    with pytest.raises(ValueError, match="anchor must be text"):
         MaskedLMConfig().build(build(system, SPECS, WORDS), seed=0)

@@ -70,6 +70,7 @@ class CrossModalEncoder(Encoder):
         self.config = config
         self.inputs = {name: inputs[name] for name in MODALITIES if name in config.modalities}
         self.words = words
+        self.anchor = config.anchor
         self.widths = dict.fromkeys((*self.inputs, "fused"), config.transformer.width)
         self.activation_checkpointing = False
         transformer, width = config.transformer, config.transformer.width
@@ -105,7 +106,7 @@ class CrossModalEncoder(Encoder):
         }
         pooled = {name: mean_pool(towers[name], track.mask) for name, track in given.items()}
         present = {name: track.present for name, track in given.items()}
-        anchor = self.config.anchor
+        anchor = self.anchor
         if anchor not in given:
             return Encoded(pooled=pooled, present=present)
         fused = towers[anchor]

@@ -38,6 +38,8 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
+    anchor: str
+    """Modality whose steps `Encoded.sequence` has."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 
