@@ -131,7 +131,7 @@ def write(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     )
     path = folder / "figures" / "confusion.png"
     figures.confusion(np.asarray(matrix), evaluation.protocol.classes, drawn.title, path)
-    _show(numbers)
+    show(numbers)
     return numbers
 
 
@@ -166,6 +166,28 @@ def markdown(numbers: Mapping[str, Any]) -> str:
     pictures = ["![scores](figures/bars.png)", "", "![confusion](figures/confusion.png)", ""]
     lines = [f"# {numbers['title']}", "", *table(numbers), *differences(numbers), *pictures]
     return "\n".join([*lines, *_protocol_markdown(numbers["protocol"]), ""])
+
+
+def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One table out of several results.json about the same clips; a row that is in two comes once.
+
+    Raises:
+        UserError: they scored different clips, so that their rows do not belong side by side.
+    """
+    first = reports[0]
+    for other in reports[1:]:
+        if other["protocol"]["split_sha256"] != first["protocol"]["split_sha256"]:
+            raise UserError(f"{first['title']} and {other['title']} scored different clips; report them one by one")
+    systems: dict[tuple[str, str], Any] = {}
+    for report in reports:
+        for row in report["systems"]:
+            systems.setdefault((row["system"], row["inputs"]), row)
+    return {
+        "title": ", ".join(dict.fromkeys(report["title"] for report in reports)),
+        "protocol": first["protocol"],
+        "systems": list(systems.values()),
+        "differences": [row for report in reports for row in report["differences"]],
+    }
 
 
 def split_sha256(splits: Mapping[str, Split]) -> str:
@@ -265,7 +287,8 @@ def _signed(entry: Mapping[str, Any]) -> str:
     return f"{100 * entry['value']:+.1f} [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]"
 
 
-def _show(numbers: Mapping[str, Any]) -> None:
+def show(numbers: Mapping[str, Any]) -> None:
+    """Print the table of systems and their paired differences."""
     names = numbers["protocol"]["metrics"]
     table = Table(title=numbers["title"])
     table.add_column("system")

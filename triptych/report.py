@@ -1,9 +1,13 @@
-"""`python -m triptych.report RUN [RUN ...] [out=FOLDER] [title=TEXT]`: pretraining runs side by side, as one report.
+"""Runs side by side, as one report to read, to paste and to check.
 
-Runs whose configs differ in nothing but the seed and the name are seeds of one row: mean and 95 % interval over them
-(Student's t), and the difference to the first row, seed by seed. Figures are those of the test split, which a run reads
-once at its end (`evaluation.test: true`); where a run has none, its last ones on the
-validation split, and the row says so.
+    python -m triptych.report FOLDER [FOLDER ...] [out=FOLDER] [title=TEXT]
+
+A folder is a pretraining run or the report of a probe or a fine-tuning; each kind gets its table.
+
+Pretraining runs whose configs differ in nothing but the seed and the name are seeds of one row: mean and 95 % interval
+over them (Student's t), and the difference to the first row, seed by seed. Figures are those of the test split, which
+a run reads once at its end (`evaluation.test: true`); where a run has none, its last ones on the validation split, and
+the row says so. Evaluations of the same clips share one table.
 """
 
 import json
@@ -19,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from triptych import evaluation
 from triptych.config import UserError, run_command
 from triptych.scores import mean_interval
 
@@ -88,7 +93,7 @@ def read(folder: Path) -> Run:
     return Run(folder, config, lines, json.loads(test.read_text()) if test.exists() else None)
 
 
-def compare(runs: Sequence[Run], title: str) -> dict[str, Any]:
+def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """All numbers of the report as plain JSON types; a row a family of runs, in the order given.
 
     Raises:
@@ -102,7 +107,7 @@ def compare(runs: Sequence[Run], title: str) -> dict[str, Any]:
         seeds = [run.config["seed"] for run in family]
         if len(set(seeds)) < len(seeds):
             raise UserError(f"seed given twice: {', '.join(str(run.folder) for run in family)}")
-        names = [name for name in family[0].figures if all(name in run.figures for run in family)]
+        names = [name for name in family[0].figures if "/" in name and all(name in run.figures for run in family)]
         rows.append(
             {
                 "row": _common_name([run.folder.name for run in family]),
@@ -113,13 +118,13 @@ def compare(runs: Sequence[Run], title: str) -> dict[str, Any]:
                 "train_s": [run.train_s for run in family],
             }
         )
-    return {"title": title, "rows": rows, "differences": [_difference(row, rows[0]) for row in rows[1:]]}
+    return {"rows": rows, "differences": [_difference(row, rows[0]) for row in rows[1:]]}
 
 
-def markdown(numbers: Mapping[str, Any]) -> str:
-    """`compare` as a report."""
+def markdown(numbers: Mapping[str, Any]) -> list[str]:
+    """Lines of `compare`'s tables."""
     names = list(dict.fromkeys(name for row in numbers["rows"] for name in row["figures"]))
-    lines = [f"# {numbers['title']}", "", f"| run | seeds | split | {' | '.join(names)} | steps | seconds a run |"]
+    lines = [f"| run | seeds | split | {' | '.join(names)} | steps | seconds a run |"]
     lines.append("|---|---:|---|" + "---:|" * (len(names) + 2))
     for row in numbers["rows"]:
         cells = [_cell(row["figures"].get(name)) for name in names]
@@ -133,7 +138,7 @@ def markdown(numbers: Mapping[str, Any]) -> str:
         for row in numbers["differences"]:
             lines.append(f"| {row['row']} | {' | '.join(_cell(row['figures'].get(name), '+') for name in names)} |")
         lines.append("")
-    return "\n".join(lines)
+    return lines
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
@@ -161,21 +166,39 @@ def main(arguments: Sequence[str]) -> int:
         print(__doc__)
         return 0
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    unknown = set(options) - {"out", "title"}
-    if unknown:
+    if unknown := set(options) - {"out", "title"}:
         raise UserError(f"no option {', '.join(sorted(unknown))}; there are out and title")
-    runs = [read(Path(argument)) for argument in arguments if "=" not in argument]
-    if not runs:
-        raise UserError("give at least one run folder")
-    numbers = compare(runs, options.get("title", "Pretraining runs"))
-    out = Path(options.get("out", "runs/report"))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (out / "report.md").write_text(markdown(numbers) + "\n![validation loss](curves.png)\n")
-    draw(runs, out / "curves.png")
-    _show(numbers)
-    print(f"written to {out}/report.md")
+    folders = [Path(argument) for argument in arguments if "=" not in argument]
+    if not folders:
+        raise UserError("give at least one folder of a run or an evaluation")
+    evaluations = [folder for folder in folders if (folder / "results.json").is_file()]
+    write(
+        [read(folder) for folder in folders if folder not in evaluations],
+        [json.loads((folder / "results.json").read_text()) for folder in evaluations],
+        Path(options.get("out", "runs/report")),
+        options.get("title", "Report"),
+    )
     return 0
+
+
+def write(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], out: Path, title: str) -> None:
+    """Write report.md, results.json and curves.png, and print the tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    numbers: dict[str, Any] = {"title": title}
+    parts = [f"# {title}", ""]
+    if runs:
+        numbers["pretraining"] = compare(runs)
+        parts += ["## Pretraining", "", *markdown(numbers["pretraining"]), "![validation loss](curves.png)", ""]
+        draw(runs, out / "curves.png")
+        _show(numbers["pretraining"])
+    if evaluations:
+        numbers["evaluation"] = evaluation.merge(evaluations)
+        parts += ["## Evaluation", "", *evaluation.table(numbers["evaluation"])]
+        parts += evaluation.differences(numbers["evaluation"])
+        evaluation.show(numbers["evaluation"])
+    (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    (out / "report.md").write_text("\n".join(parts) + "\n")
+    print(f"written to {out}/report.md")
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
@@ -220,7 +243,7 @@ def _cell(figure: Mapping[str, Any] | None, sign: str = "") -> str:
 
 def _show(numbers: Mapping[str, Any]) -> None:
     names = list(dict.fromkeys(name for row in numbers["rows"] for name in row["figures"]))
-    table = Table("run", "seeds", "split", *names, title=numbers["title"])
+    table = Table("run", "seeds", "split", *names, title="Pretraining")
     for row in numbers["rows"]:
         table.add_row(
             row["row"], str(len(row["seeds"])), row["split"], *[_cell(row["figures"].get(name)) for name in names]

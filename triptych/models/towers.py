@@ -29,8 +29,8 @@ class InputConfig:
 
     normalize: bool = False
     """Subtract from each frame the clip's own mean, and divide by its standard deviation, over the frames in sight
-    (mean and variance normalisation, as for cepstra). What never moves, such as whose face it is and how loud, goes,
-    and speech and lips are learned several times faster; what a still face says goes with it."""
+    (mean and variance normalisation, as for cepstra); the mean enters by a linear map of its own. What moves is then
+    not drowned by what stays, such as whose face it is, and speech and lips are learned several times faster."""
 
     def __post_init__(self) -> None:
         if self.convolution % 2 == 0:
@@ -57,7 +57,7 @@ class FrameInput(nn.Module):
         super().__init__()
         self.mean, self.std = spec.mean, spec.std
         size = prod(spec.shape)
-        self.normalize = config.normalize
+        self.constant = nn.Linear(size, width, bias=False) if config.normalize else None
         self.project: nn.Module
         if config.frame_hidden:
             self.project = nn.Sequential(
@@ -75,9 +75,11 @@ class FrameInput(nn.Module):
         """[B, T, *] values -> [B, T, D]."""
         weight = next(self.project.parameters())
         x = ((track.values.to(torch.float32) - self.mean) / self.std).flatten(2).to(weight.dtype)
-        if self.normalize:
-            x = _normalize_in_sight(x, track)
-        x = self.project(zero_hidden(x, track))
+        if self.constant is None:
+            x = self.project(zero_hidden(x, track))
+        else:
+            mean, x = _normalize_in_sight(x, track)
+            x = self.project(zero_hidden(x, track)) + self.constant(mean)
         if self.convolution is not None:
             # Padding is zeroed too, so that a clip's length in the batch changes nothing at its end.
             x = x * track.mask[..., None]
@@ -90,12 +92,11 @@ def zero_hidden(x_BTD: Tensor, track: Track) -> Tensor:
     return x_BTD if track.hidden is None else x_BTD.masked_fill(track.hidden[..., None], 0.0)
 
 
-def _normalize_in_sight(x_BTD: Tensor, track: Track) -> Tensor:
-    """Zero mean (each dimension) and unit variance (over all) of a clip's real steps that are not hidden.
-
-    Statistics over all steps would tell of the hidden ones.
-    """
+def _normalize_in_sight(x_BTD: Tensor, track: Track) -> tuple[Tensor, Tensor]:
+    """[B, 1, D] mean of a clip's real steps that are not hidden, and [B, T, D] with zero mean and, over all D, unit
+    variance at those steps. Statistics over all steps would tell of the hidden ones."""
     in_sight = track.mask if track.hidden is None else track.mask & ~track.hidden
-    x_BTD = x_BTD - mean_pool(x_BTD, in_sight)[:, None]
+    mean = mean_pool(x_BTD, in_sight)[:, None]
+    x_BTD = x_BTD - mean
     variance = mean_pool(x_BTD.square(), in_sight).mean(dim=-1)  # [B]
-    return x_BTD / (variance + 1e-6).sqrt()[:, None, None]
+    return mean, x_BTD / (variance + 1e-6).sqrt()[:, None, None]
