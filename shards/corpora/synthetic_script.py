@@ -34,7 +34,7 @@ MARGIN_S = {"emotional": 0.0, "labelled": 0.0, "uniform": 0.13}
 """Quiet time at both ends of a word's interval. An AAC window spans 2048 samples (128 ms at 16 kHz), so that with
 this margin not even the coding of a word reaches outside of its interval."""
 
-_ANY_EMOTION = 0.16
+_ANY_EMOTION = 0.06
 """Share of the content slots that take a word of any emotion: without it a single word would give the emotion away, and
 neither face nor voice would be needed."""
 
@@ -85,7 +85,7 @@ def script(seed: int, key: str, kind: str, emotion: str | None = None, emotion_w
         return _uniform(generator)
     drawn = EMOTIONS[generator.integers(len(EMOTIONS))]
     emotion = emotion or drawn
-    intensity = float(generator.uniform(0.55, 1.0))
+    intensity = float(generator.uniform(0.7, 1.0))
     tempo = (1 + (_TEMPO[emotion] - 1) * intensity) * generator.lognormal(0, 0.1)
     now_s = generator.uniform(0.08, 0.2)
     words = []
@@ -108,7 +108,7 @@ def _sentence(generator: np.random.Generator, emotion: str, emotion_words: float
     words: list[str] = []
     for slot in range(generator.integers(5, 8)):
         draw = generator.random()
-        if slot % 2 == 0 and generator.random() < 0.75:
+        if slot % 2 == 0 and generator.random() < 0.5:
             source: tuple[str, ...] = FUNCTION_WORDS
         elif draw < emotion_words:
             source = EMOTION_WORDS[emotion]
