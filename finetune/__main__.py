@@ -5,7 +5,7 @@ import sys
 from triptych import config as configs
 
 HELP = """usage: python -m finetune CONFIG [a.b=c ...]
-       torchrun --nproc-per-node N -m finetune CONFIG [a.b=c ...]
+       torchrun --standalone --nproc-per-node N -m finetune CONFIG [a.b=c ...]
 
 Train an encoder and a linear head together on labelled clips. The step that is best on valid is kept, and scored once
 on test. Several seeds give one row with its spread; init=[pretrained,random] adds training from scratch beside it.
