@@ -27,8 +27,8 @@ _SOUNDS_LIKE = {
     word: EMOTION_WORDS["neutral"][place] for words in EMOTION_WORDS.values() for place, word in enumerate(words)
 }
 
-UNIFORM_WORDS = tuple(first + second for first in "aeiou" for second in "aeiou" if first != second)
-"""Every ordered pair of two vowels: 20 words that differ in sound and in mouth shape, and in nothing else."""
+UNIFORM_WORDS = tuple(consonant + vowel for consonant in "smfk" for vowel in "aeiou")
+"""Every pair of four consonants and five vowels: 20 words that differ in sound and mouth shape, and in nothing else."""
 
 MARGIN_S = {"emotional": 0.0, "labelled": 0.0, "uniform": 0.13}
 """Quiet time at both ends of a word's interval. An AAC window spans 2048 samples (128 ms at 16 kHz), so that with
