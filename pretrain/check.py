@@ -11,7 +11,6 @@ from pretrain.build import build_task, specs
 from pretrain.config import PretrainConfig
 from shards import plan
 from shards.index import ShardSet
-from shards.vocabulary import Vocabulary
 from triptych.batch import fake_batch
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
@@ -32,7 +31,7 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     torch.manual_seed(config.seed)
     stream, steps = config.stream, config.trainer.max_steps
     shard_set = ShardSet(Path(stream.shards)) if Path(stream.shards, "manifest.json").exists() else None
-    words = FAKE_WORDS if shard_set is None else Vocabulary.load(shard_set.folder / "vocabulary.txt").words
+    words = FAKE_WORDS if shard_set is None else shard_set.vocabulary().words
     task = build_task(config, words)
     batch = task.prepare(
         fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words))

@@ -47,7 +47,7 @@ def pretrain(config: PretrainConfig) -> int:
 
 def _run(config: PretrainConfig, distributed: Distributed) -> int:
     shard_set = ShardSet(Path(config.stream.shards))
-    vocabulary = Vocabulary.load(shard_set.folder / "vocabulary.txt")
+    vocabulary = shard_set.vocabulary()
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)
     loader = TrainLoader(

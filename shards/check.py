@@ -39,7 +39,7 @@ CHECKS = {
     "features": "each stored feature has its dtype and shape, and no clip lacks it",
     "splits": "no key comes twice, no group is on two sides",
     "totals": "words, seconds, labels and missing streams are as counted in the manifest",
-    "vocabulary": "vocabulary.txt has the words of the training split",
+    "vocabulary": "vocabulary.txt has its SHA-256 and the words of the training split",
 }
 IN_A_SHARD = {"members", "headers", "records", "features", "splits"}
 MANIFEST = "manifest.json"
@@ -126,11 +126,12 @@ def inspect(folder: Path, manifest: Manifest, *, quiet: bool) -> Found:
     keys.update(found.keys)
     _check_accounting(manifest, found)
     _check_splits(manifest, keys, groups, found)
-    if found.problems:  # with clips missing, the totals would only repeat it
-        found.incomplete |= {"totals", "vocabulary"}
-    else:
+    all_there = not found.problems  # with clips missing, totals and words would only repeat it
+    _check_vocabulary(folder, manifest, tallies["train"] if all_there else None, found)
+    if all_there:
         _check_totals(manifest, tallies, found)
-        _check_vocabulary(folder, tallies["train"], found)
+    else:
+        found.incomplete |= {"totals", "vocabulary"}
     return found
 
 
@@ -297,13 +298,14 @@ def _check_totals(manifest: Manifest, tallies: Mapping[str, Tally], found: Found
         found.add("totals", MANIFEST, f"labels: {manifest.labels}, the clips have {seen}")
 
 
-def _check_vocabulary(folder: Path, train: Tally, found: Found) -> None:
+def _check_vocabulary(folder: Path, manifest: Manifest, train: Tally | None, found: Found) -> None:
+    """The file's hash and, where all of the training split was read, its words."""
     try:
-        words = Vocabulary.load(folder / "vocabulary.txt").words
+        words = Vocabulary.load(folder / "vocabulary.txt", manifest.vocabulary_sha256).words
     except UserError as error:
         found.add("vocabulary", "vocabulary.txt", str(error))
         return
-    counted = Vocabulary.from_counts(train.vocabulary).words
+    counted = words if train is None else Vocabulary.from_counts(train.vocabulary).words
     if words != counted:
         differ = next(pair for pair in zip_longest(words, counted) if pair[0] != pair[1])
         found.add("vocabulary", "vocabulary.txt", f"has {differ[0]!r} where the training split gives {differ[1]!r}")

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from shards.record import Manifest, ShardIndex, ShardInfo
+from shards.vocabulary import Vocabulary
 from triptych.config import UserError
 
 OPEN_FILES = 64
@@ -134,6 +135,14 @@ class ShardSet:
                 raise UserError(f"{self.folder}: no clips in a split {name!r}; it has {has}")
             self._splits[name] = Split(self.folder, name, shards)
         return self._splits[name]
+
+    def vocabulary(self) -> Vocabulary:
+        """Which word has which id.
+
+        Raises:
+            UserError: vocabulary.txt is missing, or not the one that was written with the shards.
+        """
+        return Vocabulary.load(self.folder / "vocabulary.txt", self.manifest.vocabulary_sha256)
 
 
 class Split:

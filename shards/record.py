@@ -151,7 +151,9 @@ class Manifest:
     labels: dict[str, dict[str, int]]
     """Label -> class -> number of clips, over all splits."""
     counts: dict[str, int]
-    """without_audio, without_video, without_words, words, seconds."""
+    """without_audio, without_video, without_words, words, words_past_end, seconds."""
+    vocabulary_sha256: str
+    """Of vocabulary.txt: with another one, every word would silently get another's id."""
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""

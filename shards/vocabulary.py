@@ -4,6 +4,7 @@
 of the file has id `i + 1`; id 0 is any other word.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,18 +25,24 @@ class Vocabulary:
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
     @classmethod
-    def load(cls, path: Path) -> "Vocabulary":
-        """Read `vocabulary.txt`.
+    def load(cls, path: Path, sha256: str) -> "Vocabulary":
+        """Read `vocabulary.txt` of a shard set; `ShardSet.vocabulary` knows the hash.
+
+        Args:
+            path: the file.
+            sha256: that it must have.
 
         Raises:
-            UserError: the file is missing, a line is not "word count", or a word comes twice.
+            UserError: the file is missing or another one, a line is not "word count", or a word comes twice.
         """
+        way_out = "it is written with the shards: copy it from there"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            content = path.read_bytes()
+            lines = content.decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: the vocabulary cannot be read ({error}); it is written with the shards: copy it from there"
-            ) from None
+            raise UserError(f"{path}: the vocabulary cannot be read ({error}); {way_out}") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise UserError(f"{path}: not the vocabulary of these shards (SHA-256 differs); {way_out}")
         words: dict[str, None] = {}
         for number, line in enumerate(lines, start=1):
             word, _, count = line.partition(" ")
@@ -46,9 +53,9 @@ class Vocabulary:
             words[word] = None
         return cls(tuple(words))
 
-    def save(self, path: Path, counts: Mapping[str, int]) -> None:
-        """Write the words in their order, each with its count; `load` gives an equal vocabulary back."""
-        path.write_text("".join(f"{word} {counts[word]}\n" for word in self.words), encoding="utf-8")
+    def to_bytes(self, counts: Mapping[str, int]) -> bytes:
+        """Content of `vocabulary.txt`: the words in their order, each with its count."""
+        return "".join(f"{word} {counts[word]}\n" for word in self.words).encode()
 
     def id(self, word: str) -> int:
         """1 to `len(words)`, or 0 for any other word; case does not matter."""

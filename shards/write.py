@@ -82,8 +82,8 @@ def write(config: WriteConfig) -> Manifest:
     tallies, shards, quarantined = _write_clips(config, out, kept, splits)
     words = tallies["train"].vocabulary if "train" in tallies else Counter[str]()
     vocabulary = Vocabulary.from_counts(words)
-    vocabulary.save(out / "vocabulary.txt", words)
-    write_atomically(out / "vocabulary.txt", (out / "vocabulary.txt").read_bytes())  # once more, flushed to the disk
+    listed = vocabulary.to_bytes(words)
+    write_atomically(out / "vocabulary.txt", listed)
     manifest = Manifest(
         corpus=name,
         created_by=_created_by(),
@@ -96,6 +96,7 @@ def write(config: WriteConfig) -> Manifest:
         features=[feature.spec.to_json() for feature in build(config.features).values()],
         labels=_label_counts(tallies),
         counts=_total_counts(tallies),
+        vocabulary_sha256=hashlib.sha256(listed).hexdigest(),
     )
     assert manifest.found == manifest.written + sum(filtered.values()) + len(quarantined)
     write_atomically(out / "manifest.json", json.dumps(manifest.to_json(), indent=1).encode())

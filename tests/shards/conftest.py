@@ -189,6 +189,10 @@ def write_shard(folder: Path, split: str, number: int, contents: Samples) -> Sha
 
 def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipRecord], **changes: Any) -> None:
     words = [word.text for record in records for word in record.words or ()]
+    train = [word.text for record in records if record.split == "train" for word in record.words or ()]
+    counts = {word: train.count(word) for word in set(train)}
+    vocabulary = Vocabulary.from_counts(counts).to_bytes(counts)
+    (folder / "vocabulary.txt").write_bytes(vocabulary)
     labels = [record.labels["emotion"] for record in records if record.labels]
     fields: dict[str, Any] = {
         "corpus": "tiny",
@@ -210,11 +214,9 @@ def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipReco
                 round(sum(record.duration_s for record in records if record.split == split)) for split in NUM_CLIPS
             ),
         },
+        "vocabulary_sha256": hashlib.sha256(vocabulary).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
-    train = [word.text for record in records if record.split == "train" for word in record.words or ()]
-    counts = {word: train.count(word) for word in set(train)}
-    Vocabulary.from_counts(counts).save(folder / "vocabulary.txt", counts)
 
 
 def write_set(folder: Path, contents: Samples, **changes: Any) -> Path:

@@ -195,6 +195,9 @@ def test_another_vocabulary_is_found(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
     (folder / "vocabulary.txt").write_text("zebra 3\n")
     (found,) = problems(folder)
+    assert "not the vocabulary of these shards" in found[2]
+    edit_manifest(folder, lambda m: m.update(vocabulary_sha256=hashlib.sha256(b"zebra 3\n").hexdigest()))
+    (found,) = problems(folder)
     assert found[2].startswith("has 'zebra' where the training split gives")
 
 

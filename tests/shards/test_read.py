@@ -22,7 +22,6 @@ from shards.features.lfbe import LfbeConfig
 from shards.index import DamagedShard, ShardSet
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.record import ClipRecord
-from shards.vocabulary import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 
@@ -40,7 +39,7 @@ def train_loader(folder: Path, *, rank: int = 0, world: int = 1, **changes: Any)
     return TrainLoader(
         ShardSet(folder),
         StreamConfig(**settings),
-        vocabulary=Vocabulary.load(folder / "vocabulary.txt"),
+        vocabulary=ShardSet(folder).vocabulary(),
         seed=1,
         rank=rank,
         world=world,
@@ -49,7 +48,7 @@ def train_loader(folder: Path, *, rank: int = 0, world: int = 1, **changes: Any)
 
 
 def eval_loader(folder: Path, *, rank: int = 0, world: int = 1, **changes: Any) -> EvalLoader:
-    settings = {"batch_size": 2, "vocabulary": Vocabulary.load(folder / "vocabulary.txt"), **changes}
+    settings = {"batch_size": 2, "vocabulary": ShardSet(folder).vocabulary(), **changes}
     return EvalLoader(ShardSet(folder), build(settings.pop("features", FEATURES)), rank=rank, world=world, **settings)
 
 
@@ -295,11 +294,10 @@ def test_a_run_that_ends_in_the_middle_of_an_epoch_takes_its_workers_along(
 from pathlib import Path
 from shards.features.config import FeaturesConfig
 from shards.read import ShardSet, StreamConfig, TrainLoader
-from shards.vocabulary import Vocabulary
 folder = Path({str(folder)!r})
 stream = StreamConfig(shards="", features=FeaturesConfig(), global_batch=4, micro_batch=4, workers=2)
-vocabulary = Vocabulary.load(folder / "vocabulary.txt")
-steps = TrainLoader(ShardSet(folder), stream, vocabulary=vocabulary, seed=0, rank=0, world=1).steps(0)
+shard_set = ShardSet(folder)
+steps = TrainLoader(shard_set, stream, vocabulary=shard_set.vocabulary(), seed=0, rank=0, world=1).steps(0)
 next(steps)
 {ending}
 """

@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -17,12 +18,26 @@ def test_most_frequent_first_and_ties_in_alphabetical_order() -> None:
     assert Vocabulary.from_counts({"b": 1, "a": 1, "z": 9}).words == ("z", "a", "b")
 
 
-def test_a_saved_vocabulary_comes_back_equal(tmp_path: Path) -> None:
+def listed(path: Path, content: bytes) -> str:
+    """Write a vocabulary.txt; its hash."""
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_written_vocabulary_comes_back_equal(tmp_path: Path) -> None:
     counts = {"naïve": 3, "don't": 2, "a": 7}
     vocabulary = Vocabulary.from_counts(counts)
-    vocabulary.save(tmp_path / "vocabulary.txt", counts)
-    assert (tmp_path / "vocabulary.txt").read_text(encoding="utf-8").splitlines()[0] == "a 7"
-    assert Vocabulary.load(tmp_path / "vocabulary.txt") == vocabulary
+    content = vocabulary.to_bytes(counts)
+    assert content.decode().splitlines()[0] == "a 7"
+    assert Vocabulary.load(tmp_path / "words", listed(tmp_path / "words", content)) == vocabulary
+
+
+def test_the_vocabulary_of_other_shards_is_refused(tmp_path: Path) -> None:
+    """Its ids mean other words: a run would train, and be wrong."""
+    sha256 = listed(tmp_path / "words", b"the 3\ncat 2\n")
+    (tmp_path / "words").write_bytes(b"cat 3\nthe 2\n")
+    with pytest.raises(UserError, match="not the vocabulary of these shards"):
+        Vocabulary.load(tmp_path / "words", sha256)
 
 
 def test_it_travels_to_a_loader_worker() -> None:
@@ -40,11 +55,11 @@ def test_it_travels_to_a_loader_worker() -> None:
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "vocabulary.txt").write_text(content)
+    sha256 = listed(tmp_path / "words", content.encode())
     with pytest.raises(UserError, match=message):
-        Vocabulary.load(tmp_path / "vocabulary.txt")
+        Vocabulary.load(tmp_path / "words", sha256)
 
 
 def test_a_missing_file_says_where_it_comes_from(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="written with the shards"):
-        Vocabulary.load(tmp_path / "vocabulary.txt")
+        Vocabulary.load(tmp_path / "vocabulary.txt", "")
