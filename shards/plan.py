@@ -34,9 +34,7 @@ def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int) -> np.ndarray
     return _epoch_order(tuple(shard_sizes), seed, epoch)
 
 
-@lru_cache(
-    maxsize=2
-)  # a step straddles at most two epochs: with a million clips an order takes a good tenth of a second
+@lru_cache(maxsize=2)  # a step straddles at most two epochs; an order of a million clips takes a good tenth of a second
 def _epoch_order(shard_sizes: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
     sizes = np.asarray(shard_sizes, dtype=np.int64)
     random = np.random.Philox(key=np.array([seed % 2**64, epoch], dtype=np.uint64))

@@ -96,7 +96,7 @@ class ChildPool(Generic[J, R]):
         try:
             child.start(number, job, self.timeout_s)
             return child
-        except (BrokenPipeError, ConnectionError):  # it died while it was idle
+        except ConnectionError:  # it died while it was idle
             child.stop()
             fresh = _Child(self.function)
             fresh.start(number, job, self.timeout_s)
@@ -117,7 +117,7 @@ class ChildPool(Generic[J, R]):
                 try:
                     results[number], child.number = child.connection.recv(), None
                     continue
-                except (EOFError, ConnectionError):
+                except (EOFError, OSError):  # OSError: it died while it sent its result
                     child.process.join(timeout=5)
                     reason = f"the process that opened it died ({_exit(child.process.exitcode)})"
             elif time.monotonic() >= child.deadline:
@@ -138,6 +138,8 @@ def _exit(code: int | None) -> str:
 def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the children are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    with open(os.devnull, "w") as nowhere:  # decord's and FFmpeg's own lines name no clip; what matters is returned
+        os.dup2(nowhere.fileno(), 2)
     while True:
         try:
             job = connection.recv()

@@ -219,11 +219,6 @@ class TrainLoader:
         return len(self.shard_set.split(self.split))
 
     @property
-    def steps_per_epoch(self) -> float:
-        """Optimizer steps in which every clip comes once; not whole in general, since the stream runs on."""
-        return self.num_samples / self.stream.global_batch
-
-    @property
     def num_micro_batches(self) -> int:
         """Micro-batches of a step, the same on every rank."""
         return plan.num_micro_batches(self.stream.global_batch, self.stream.micro_batch, self.world)

@@ -22,7 +22,7 @@ from rich.table import Table
 from shards.decode import DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.index import ShardSet, Split
 from shards.record import SPLITS, ClipRecord, Manifest
-from shards.summary import Tally
+from shards.summary import Tally, splits_table
 from triptych.config import UserError, load
 
 NUM_FRAMES = 10
@@ -186,21 +186,9 @@ def _print_splits(
     console: Console, shard_set: ShardSet, tallies: Mapping[str, Tally], durations: Mapping[str, list[float]]
 ) -> None:
     manifest = shard_set.manifest
-    by = manifest.split.get("by")
-    console.print(f"{shard_set.folder}: {manifest.corpus}, split by {by}", soft_wrap=True, markup=False)
-    table = Table()
-    for heading in ("split", "clips", "speakers", "hours", "words", "no sound", "no picture", "no words"):
-        table.add_column(heading, justify="left" if heading == "split" else "right")
-    for name, tally in tallies.items():
-        counts = tally.counts()
-        table.add_row(
-            name,
-            str(tally.clips),
-            str(len(tally.speakers)),
-            f"{tally.seconds / 3600:.2f}",
-            *(str(counts[key]) for key in ("words", "without_audio", "without_video", "without_words")),
-        )
-    console.print(table)
+    title = f"{shard_set.folder}: {manifest.corpus}, split by {manifest.split.get('by')}"
+    console.print(title, soft_wrap=True, markup=False)
+    console.print(splits_table(tallies))
     for name, seconds in durations.items():
         span = f"{min(seconds):.2f} to {max(seconds):.2f} s, median {median(seconds):.2f} s"
         console.print(f"clips of {name} last {span}", markup=False)

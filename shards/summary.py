@@ -1,6 +1,7 @@
 """Counts what is written and prints the one table at the end."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +52,9 @@ class Tally:
         }
 
 
-def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, vocabulary_size: int) -> None:
-    """Print the account of all clips and a row for each split."""
-    console = Console()
-    table = Table(title=f"{out}: {manifest.corpus}, {len(manifest.shards)} shards")
+def splits_table(tallies: Mapping[str, Tally]) -> Table:
+    """A row for each split."""
+    table = Table()
     for column in ("split", "clips", "speakers", "hours", "words", "no sound", "no picture", "no words"):
         table.add_column(column, justify="left" if column == "split" else "right")
     for split, tally in tallies.items():
@@ -64,10 +64,16 @@ def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, v
             str(tally.clips),
             str(len(tally.speakers)),
             f"{tally.seconds / 3600:.2f}",
-            str(counts["words"]),
-            *(str(counts[name]) for name in ("without_audio", "without_video", "without_words")),
+            *(str(counts[name]) for name in ("words", "without_audio", "without_video", "without_words")),
         )
-    console.print(table)
+    return table
+
+
+def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, vocabulary_size: int) -> None:
+    """Print the account of all clips and a row for each split."""
+    console = Console()
+    console.print(f"{out}: {manifest.corpus}, {len(manifest.shards)} shards", soft_wrap=True, markup=False)
+    console.print(splits_table(tallies))
     filtered, quarantined = sum(manifest.filtered.values()), len(manifest.quarantined)
     console.print(
         f"found {manifest.found} = written {manifest.written} + filtered {filtered} + quarantined {quarantined}; "

@@ -138,7 +138,7 @@ def _filter(clips: Sequence[RawClip], keep: dict[str, list[str]]) -> tuple[list[
             filtered[reason] += 1
     if not kept:
         there = ", ".join(f"{reason} ({count})" for reason, count in sorted(filtered.items()))
-        raise UserError(f"keep: nothing is left of {len(clips)} clips; there are {there}")
+        raise UserError(f"keep: nothing is left of {len(clips)} clips; keep one of the values there are: {there}")
     return kept, dict(sorted(filtered.items()))
 
 
@@ -180,7 +180,8 @@ def _write_clips(
             writers[split].add(clip.key, {**opened.members, "json": text.encode()})
     if empty := [split for split, tally in tallies.items() if not tally.clips]:
         raise UserError(
-            f"split: every clip of {', '.join(empty)} is unreadable; see {_save_quarantine(quarantined, out)}"
+            f"split: every clip of {', '.join(empty)} is unreadable; see {_save_quarantine(quarantined, out)}. Repair "
+            "the files, or give the split a larger share or none (0)"
         )
     return tallies, writers, dict(sorted(quarantined.items()))
 

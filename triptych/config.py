@@ -69,6 +69,8 @@ def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str
     except OmegaConfBaseException as error:
         path = getattr(error, "full_key", None)
         message = str(getattr(error, "msg", None) or error).splitlines()[0]
+        if "is not a ListConfig" in message:
+            message = "expected a list, as in [a, b]"
         raise UserError(f"{_name(source)}: {path + ': ' if path else ''}{message}") from None
     except UserError:
         raise

@@ -68,7 +68,10 @@ class MaskedLM(Objective):
         if encoder.anchor != "text":
             raise ValueError(f"objectives.{NAME}: predicts words at their places, so the encoder's anchor must be text")
         if not encoder.words:
-            raise ValueError(f"objectives.{NAME}: the vocabulary is empty: write the shards with transcripts")
+            raise ValueError(
+                f"objectives.{NAME}: no clip of the training split has words, so there is none to predict: write the "
+                "shards with transcripts, as in corpus.voxceleb2.transcripts=[words.ctm]"
+            )
         self.config = config
         self.weight = config.weight
         self.prepare = DrawMasks(config.mask, seed)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.corpora.files import find_files
 from shards.record import RawClip
 from shards.transcripts.attach import attach
 from triptych.config import UserError
@@ -46,11 +47,12 @@ class RavdessConfig:
         The corpus holds most utterances three times (av, video, audio); `keep` of the writer chooses among them.
 
         Raises:
-            UserError: no file, a name that does not follow the code, a clip found twice, or bad transcripts.
+            UserError: no file, an unreadable folder, a name that does not follow the code, a clip found twice, or bad
+                transcripts.
         """
         root = Path(self.root)
         paths: dict[str, Path] = {}
-        for path in sorted(path for suffix in ("mp4", "wav") for path in root.rglob(f"[!.]*.{suffix}")):
+        for path in sorted(find_files(root, (".mp4", ".wav"))):
             if path.stem in paths:
                 raise UserError(f"{path}: the clip is also at {paths[path.stem]}; keep one of them")
             paths[path.stem] = path
@@ -73,8 +75,8 @@ def _clip(path: Path) -> RawClip:
     return RawClip(
         key=path.stem,
         speaker=f"actor-{actor}",
-        video=path if path.suffix == ".mp4" else None,
-        audio=path if path.suffix == ".wav" else None,
+        video=path if path.suffix.lower() == ".mp4" else None,
+        audio=path if path.suffix.lower() == ".wav" else None,
         source={
             "modality": MODALITIES[modality],
             "channel": CHANNELS[channel],

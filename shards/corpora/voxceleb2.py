@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.corpora.files import find_files
 from shards.record import RawClip
 from shards.transcripts.attach import attach
 from triptych.config import UserError
@@ -37,7 +38,7 @@ class VoxCeleb2Config:
         """All clips by key; `source` has set, video, clip and, with metadata, gender.
 
         Raises:
-            UserError: nothing in this layout under the root, or bad transcripts or metadata.
+            UserError: nothing in this layout under the root, an unreadable folder, or bad transcripts or metadata.
         """
         root = Path(self.root)
         genders = self._genders(root)
@@ -76,11 +77,17 @@ def _clip(key: str, speaker: str, source: dict[str, str], paths: dict[str, Path]
 
 def _scan(root: Path) -> dict[str, dict[str, str]]:
     """Key -> set, video and audio path."""
-    folders = [root, *sorted(path for path in root.glob("*") if path.is_dir())]
+    try:
+        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    except OSError as error:
+        raise UserError(f"{root}: the folder cannot be listed: {error.strerror}") from None
     files: dict[str, dict[str, str]] = {}
     for folder in folders:
         for kind, name in _KINDS:
-            for path in (folder / kind).glob(f"*/*/*{_SUFFIXES[kind]}"):
+            below = find_files(folder / kind, (_SUFFIXES[kind],)) if (folder / kind).is_dir() else ()
+            for path in below:
+                if len(path.relative_to(folder).parts) != 4:
+                    continue
                 key = f"{path.parts[-3]}/{path.parts[-2]}/{path.stem}"
                 entry = files.setdefault(key, {"set": "" if folder == root else folder.name})
                 if name in entry:

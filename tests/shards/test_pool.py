@@ -1,6 +1,7 @@
 import math
 import os
 import time
+from multiprocessing import active_children
 
 from shards.pool import ChildPool, Failure
 
@@ -26,6 +27,23 @@ def test_a_crash_costs_its_job_only() -> None:
     assert [result.reason for _, result in results if isinstance(result, Failure)] == [
         f"the process that opened it died (exit status {job})" for job in (3, 4, 5)
     ]
+
+
+def test_a_child_killed_while_it_sends_its_result_costs_its_job_only() -> None:
+    """As by the kernel when memory runs out: the parent has a part of the result."""
+
+    def jobs():
+        yield 50_000_000  # more than a pipe holds
+        time.sleep(1.0)  # the first child is sending by now
+        for child in active_children():
+            child.kill()
+            child.join()
+        yield 3
+
+    (first, second) = ChildPool(bytes, num_children=2, timeout_s=60).run(jobs())
+
+    assert first[1] == Failure("the process that opened it died (SIGKILL)")
+    assert second == (3, bytes(3))
 
 
 def test_a_hang_is_ended_in_time() -> None:
