@@ -1,7 +1,14 @@
 """What every test folder may use."""
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import wave
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -73,6 +80,86 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = {modality: feature.spec for modality, feature in build(features).items()}
     load.save_encoder(load.build(system, inputs, ()), root / "encoder")
     return root
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Small runs of `python -m pretrain demo`, all of the same config unless overridden."""
+
+    shards: Path
+    steps: int = 12
+
+    def arguments(self, runs: Path, *overrides: str) -> list[str]:
+        """What `python -m pretrain` is given; the run is `runs`/run."""
+        return [
+            "demo",
+            f"stream.shards={self.shards}",
+            f"runs={runs}",
+            "name=run",
+            f"trainer.max_steps={self.steps}",
+            "trainer.log_every=1",
+            "trainer.checkpoint_every=4",
+            "trainer.evaluate_every=6",
+            "encoder.cross_modal.transformer.width=32",
+            "encoder.cross_modal.transformer.layers=1",
+            *overrides,
+        ]
+
+    def command(self, runs: Path, *overrides: str, processes: int = 2) -> list[str]:
+        """The whole command; with more than one process, torchrun's."""
+        program = ["-m", "pretrain", *self.arguments(runs, *overrides)]
+        if processes == 1:
+            return [sys.executable, *program]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*torchrun, f"--nproc-per-node={processes}", *program]
+
+    def run(self, runs: Path, *overrides: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        command = self.command(runs, *overrides, processes=processes)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+    def start(self, runs: Path, *overrides: str) -> subprocess.Popen[bytes]:
+        """Start two processes; what they say is added to `runs`/log."""
+        with (runs / "log").open("a") as log:
+            return subprocess.Popen(self.command(runs, *overrides), cwd=ROOT, stdout=log, stderr=log)
+
+    def kill(self, torchrun: subprocess.Popen[bytes]) -> None:
+        """SIGKILL for torchrun and its ranks, which are no process group: each rank has a session of its own."""
+        ranks = [pid for pid, (parent, _) in _processes().items() if parent == torchrun.pid]
+        for pid in (torchrun.pid, *ranks):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        torchrun.wait()
+        while any(_processes().get(pid, (0, "Z"))[1] != "Z" for pid in ranks):
+            time.sleep(0.02)
+
+    def logged(self, runs: Path) -> list[dict[str, float]]:
+        """The whole lines of metrics.jsonl so far, less the clock."""
+        file = runs / "run" / "metrics.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.is_file() else []
+        clock = {"time_s", "samples_per_s", "data_wait_share"}
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [{key: value for key, value in row.items() if key not in clock} for row in rows]
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    """Process id -> its parent's and its state ("Z": ended, and not yet collected)."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            found[int(stat.parent.name)] = (int(parent), state)
+    return found
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Runs on a small generated shard set."""
+    folder = tmp_path_factory.mktemp("clips")
+    arguments = [f"corpus.synthetic.root={folder}/raw", "corpus.synthetic.num_clips=40", f"out={folder}/shards"]
+    command = [sys.executable, "-m", "shards", "write", "synthetic", *arguments, "corpus.synthetic.num_speakers=10"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=250, capture_output=True)
+    return Demo(folder / "shards")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
