@@ -40,7 +40,7 @@ class Sample:
 
 
 def word_steps(words: Sequence[Word], vocabulary: Vocabulary) -> Steps:
-    """Word ids and their times."""
+    """Word ids, [T] int64, and their times."""
     ids = np.array([vocabulary.id(word.text) for word in words], dtype=np.int64)
     times = np.array([(word.start_s, word.end_s) for word in words], dtype=np.float32).reshape(-1, 2)
     return Steps(ids, times)

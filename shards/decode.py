@@ -24,6 +24,7 @@ MAX_SECONDS = 600.0
 """Of one clip; the longest VoxCeleb2 utterance has 220 s."""
 MAX_DECODED_BYTES = 4 * 2**30
 """Of one clip's RGB frames in memory: 75 s of 25 full-HD frames a second would already be more than 10 GiB."""
+_TOO_BIG = f"more than the {MAX_DECODED_BYTES // 2**30} GiB that one clip may take in memory"
 MISSING_S = 0.5
 """A stream that ends this much before its header says is truncated; encoders' own rounding stays below 0.1 s."""
 
@@ -99,14 +100,14 @@ def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
         if stream.codec_context is None:
             raise DecodeError("the video's codec is unknown")
         expected_s = _duration_s(container, stream)
-        size = stream.width * stream.height * 3
-        steps = min(expected_s or MAX_SECONDS, MAX_SECONDS) * rate_hz
-        if expected_s and size * steps > MAX_DECODED_BYTES:
-            raise DecodeError(f"{stream.width}x{stream.height} over {expected_s:.0f} s is more than fits in memory")
-    return _decord_frames(data, rate_hz, expected_s)
+        most = MAX_DECODED_BYTES // max(1, stream.width * stream.height * 3)
+        if expected_s is not None and expected_s * rate_hz > most:
+            raise DecodeError(f"{expected_s * rate_hz:.0f} frames of {stream.width}x{stream.height} are {_TOO_BIG}")
+    return _decord_frames(data, rate_hz, expected_s, most)
 
 
-def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None) -> np.ndarray:
+def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None, most: int) -> np.ndarray:
+    """As `decode_video`; a header that does not say how long the clip is, or lies, gets at most `most` frames."""
     import decord  # only here: sound and words work without it
 
     decord.logging.set_level(decord.logging.FATAL)  # errors are raised; its own lines on stderr name no clip
@@ -121,6 +122,8 @@ def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None) -> np.
         frames, places = np.unique(wanted, return_inverse=True)
         if len(frames) == 0:
             raise DecodeError("the video stream is shorter than one step")
+        if steps > most:
+            raise DecodeError(f"{steps} frames are {_TOO_BIG}")
         decoded = reader.get_batch(frames).asnumpy()
     except (decord.DECORDError, RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, DecodeError):

@@ -3,14 +3,16 @@
 python -m shards write configs/shards/grid.yaml corpus.voxceleb2.root=FOLDER out=FOLDER
 """
 
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import subprocess
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -70,10 +72,15 @@ def write(config: WriteConfig) -> Manifest:
         The manifest, which is also on disk: it is written last, so a folder without it is not finished.
 
     Raises:
-        UserError: the folder already holds a shard set, nothing or contradictions in the corpus, a split that would be
-            empty, or more unreadable clips than `max_quarantined_share`.
+        UserError: the folder already holds a shard set, is being written to or is on a full disk; nothing or
+            contradictions in the corpus; a split that would be empty; more unreadable clips than
+            `max_quarantined_share`.
     """
-    out = _prepare_folder(Path(config.out))
+    with _folder_of_its_own(Path(config.out)) as out:
+        return _write(config, out)
+
+
+def _write(config: WriteConfig, out: Path) -> Manifest:
     name, corpus = chosen(config.corpus)
     found = list(corpus.clips())
     _check_unique(found)
@@ -104,15 +111,34 @@ def write(config: WriteConfig) -> Manifest:
     return manifest
 
 
-def _prepare_folder(out: Path) -> Path:
-    if (out / "manifest.json").exists():
-        raise UserError(f"{out}: there is a shard set already; remove the folder, or choose another with out=FOLDER")
+@contextmanager
+def _folder_of_its_own(out: Path) -> Iterator[Path]:
+    """The folder without the rests of an interrupted writing, and locked: a second writer would delete the shards."""
+    lock = out / ".lock"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(out)
+        file = lock.open("w")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    return out
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(f"{out}: another process is writing there; wait for it, or choose out=FOLDER") from None
+            # a file system without locks cannot be asked
+        try:
+            if (out / "manifest.json").exists():
+                raise UserError(f"{out}: there is a shard set already; remove the folder, or choose out=FOLDER")
+            remove_unfinished(out)
+            yield out
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            way_out = "nothing usable was written; make room and start again"
+            raise UserError(f"{out}: {error.strerror}; {way_out}") from None
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _check_unique(clips: Sequence[RawClip]) -> None:

@@ -61,3 +61,16 @@ def test_garbage_is_refused(data: bytes) -> None:
         decode_audio(data)
     with pytest.raises(DecodeError, match="cannot be decoded"):
         decode_video(data, 25)
+
+
+def test_a_clip_that_fills_the_memory_is_refused_with_or_without_a_length(
+    make_clip, tmp_path: Path, monkeypatch
+) -> None:
+    data = make_clip(tmp_path / "clip.mp4", seconds=1.0, audio=False).read_bytes()
+    monkeypatch.setattr("shards.decode.MAX_DECODED_BYTES", 10 * 64 * 64 * 3)
+    assert decode_video(data, 10.0) is not None
+    with pytest.raises(DecodeError, match="25 frames of 64x64 are more than"):
+        decode_video(data, 25.0)
+    monkeypatch.setattr("shards.decode._duration_s", lambda container, stream: None)
+    with pytest.raises(DecodeError, match="25 frames are more than"):
+        decode_video(data, 25.0)

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import subprocess
@@ -153,6 +154,32 @@ def test_a_finished_shard_set_is_not_overwritten(make_corpus: Callable[..., Path
         write(config(root, tmp_path / "out"))
 
     assert files(tmp_path / "out") == before
+
+
+def test_a_second_writer_is_refused(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    """It would delete the shards of the first."""
+    root, out = make_corpus(), tmp_path / "out"
+    out.mkdir()
+    code = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", code, str(out / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with pytest.raises(UserError, match="another process is writing there"):
+            write(config(root, out))
+        first.communicate("\n")
+    assert write(config(root, out)).written == 8
+
+
+def test_a_full_disk_is_a_message(
+    make_corpus: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shards.tar.write_atomically", full)
+    with pytest.raises(UserError, match="No space left on device; nothing usable was written"):
+        write(config(make_corpus(), tmp_path / "out"))
 
 
 def test_a_split_that_would_be_empty_is_refused(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
