@@ -100,13 +100,16 @@ def generate(config: SyntheticConfig) -> Path:
         The folder, with `transcripts.ctm`, `synthetic.json` and the media files.
 
     Raises:
-        UserError: the folder exists and was not generated from this config.
+        UserError: the folder exists and was not generated from this config, or cannot be made.
     """
     root = Path(config.root)
     if _is_complete(root, config):
         return root
     clips = _labelled_clips(config) if config.kind == "labelled" else _vox2_clips(config)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"corpus.synthetic.root: {root.parent} cannot be written: {error.strerror}") from None
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
         folder = Path(scratch) / root.name
         _write_clips(folder, clips, config)

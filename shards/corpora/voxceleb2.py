@@ -63,6 +63,8 @@ class VoxCeleb2Config:
                 rows = [{str(k).strip(): str(v).strip() for k, v in row.items()} for row in csv.DictReader(lines)]
         except OSError as error:
             raise UserError(f"{path}: the metadata cannot be read: {error.strerror}") from None
+        except (UnicodeDecodeError, csv.Error):
+            rows = []
         if not rows or not {"VoxCeleb2 ID", "Gender"} <= rows[0].keys():
             raise UserError(f"{path}: expected a csv file with the columns 'VoxCeleb2 ID' and 'Gender'")
         return {row["VoxCeleb2 ID"]: row["Gender"] for row in rows}

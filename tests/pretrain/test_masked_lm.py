@@ -81,3 +81,9 @@ def test_an_encoder_with_another_anchor_is_refused():
     system = SystemConfig(cross_modal=CrossModalConfig(modalities=("audio",), anchor="audio"))
     with pytest.raises(ValueError, match="anchor must be text"):
         MaskedLMConfig().build(build(system, SPECS, WORDS), seed=0)
+
+
+def test_shards_without_words_are_refused_with_the_way_out():
+    system = SystemConfig(cross_modal=CrossModalConfig(modalities=("text",), anchor="text"))
+    with pytest.raises(ValueError, match=r"no clip of the training split has words.*transcripts=\[words.ctm\]"):
+        MaskedLMConfig().build(build(system, SPECS, ()), seed=0)

@@ -46,6 +46,15 @@ def test_metadata_with_the_original_blanks(tmp_path: Path) -> None:
     assert [clip.source.get("gender") for clip in clips] == ["f", None]
 
 
+@pytest.mark.parametrize("content", [b"", b"speaker,sex\nid1,f\n", bytes(range(256))])
+def test_metadata_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    touch(tmp_path, "mp4/id1/v1/00001.mp4")
+    (tmp_path / "meta.csv").write_bytes(content)
+
+    with pytest.raises(UserError, match=r"meta\.csv: expected a csv file with the columns 'VoxCeleb2 ID' and 'Gender'"):
+        list(VoxCeleb2Config(root=str(tmp_path), metadata="meta.csv").clips())
+
+
 @pytest.mark.parametrize("utterance", ["id1/v1/00001", "id1-v1-00001"])
 def test_transcripts_find_their_clip(tmp_path: Path, utterance: str) -> None:
     touch(tmp_path, "mp4/id1/v1/00001.mp4", "mp4/id1/v1/00002.mp4")
