@@ -88,6 +88,8 @@ def _open(config: FinetuneConfig) -> None:
     out = Path(config.out)
     if (out / "report.md").exists():
         raise UserError(f"{out}: holds a finished report; give another folder, or remove it")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.yaml").exists())):
+        raise UserError(f"{out}: is in use by something else; give an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")
 
@@ -106,16 +108,17 @@ def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
         max_steps=config.trainer.max_steps,
         seed=seed,
     )
+    train_loader = _train_loader(setting, task.encoder, seed)
+    loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
     own = replace(config, init=[init], seeds=[seed])  # so that a seed can be added later
     folder = RunFolder.open(Path(config.out) / "runs" / f"{init}-seed-{seed}", own, distributed)
-    loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
 
     trainer = Trainer(
         engine,
-        _train_loader(setting, task.encoder, seed),
+        train_loader,
         folder,
         replace(config.trainer, best_metric=f"valid/{setting.protocol.select}", best_is="highest"),
         save_encoder=save,

@@ -51,7 +51,10 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     encoders = {name: load(folder).to(_device()) for name, folder in config.named_encoders().items()}
     shard_set, out = ShardSet(Path(config.shards)), Path(config.out)
     evaluation.make_folder(out)
-    configs.save(config, out / "config.yaml")
+    for name, encoder in encoders.items():  # before hours of encoding
+        _pooled(config, name, encoder)
+        for inputs in config.inputs:
+            _modalities(inputs, name, encoder)
     systems: list[evaluation.System] = []
     compared: list[tuple[str, str]] = []
     splits: dict[str, evaluation.Split] = {}
@@ -78,6 +81,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         num_resamples=config.num_resamples,
         facts=_facts(config, encoders),
     )
+    configs.save(config, out / "config.yaml")
     return evaluation.write(made, out)
 
 
@@ -85,10 +89,7 @@ def _rows(
     config: ProbeConfig, name: str, encoder: Encoder, baseline: str | None
 ) -> tuple[list[_Row], dict[str, Extractor]]:
     """The table rows of an encoder, preceded by those of its baselines unless another encoder had the same."""
-    pooled = tuple(config.pooled) or tuple(encoder.widths)
-    for wanted in pooled:
-        if wanted not in encoder.widths:
-            raise UserError(f"pooled: {name} has no {wanted!r}; {nearest(wanted, tuple(encoder.widths))}")
+    pooled = _pooled(config, name, encoder)
     folder = config.named_encoders()[name]
     frozen = {name: encoder}
     if baseline:
@@ -107,6 +108,13 @@ def _rows(
             rows.append(_Row(name=baseline, inputs=inputs, runs=runs))
         rows.append(_Row(name=name, inputs=inputs, runs=(f"{name} ({inputs})",)))
     return rows, extractors
+
+
+def _pooled(config: ProbeConfig, name: str, encoder: Encoder) -> tuple[str, ...]:
+    for wanted in config.pooled:
+        if wanted not in encoder.widths:
+            raise UserError(f"pooled: {name} has no {wanted!r}; {nearest(wanted, tuple(encoder.widths))}")
+    return tuple(config.pooled) or tuple(encoder.widths)
 
 
 def _modalities(inputs: str, name: str, encoder: Encoder) -> tuple[str, ...]:

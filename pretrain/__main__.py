@@ -21,9 +21,9 @@ from triptych.config import find, load, run_command
 def main() -> int:
     """The command."""
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0
+        return 0 if arguments else 2
     return pretrain(load(PretrainConfig, find(arguments[0], "pretrain"), arguments[1:]))
 
 

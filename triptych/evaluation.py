@@ -87,6 +87,20 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The content of a results.json.
+
+    Raises:
+        UserError: it is none of linear_probe or finetune.
+    """
+    try:
+        numbers: dict[str, Any] = json.loads(path.read_text())
+        table(numbers)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a results.json of linear_probe or finetune ({error!r})") from None
+    return numbers
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -111,7 +111,7 @@ class MetricsLog:
         if not run.distributed.is_main:
             return
         if self._file.is_file():
-            kept = [json.dumps(row) for row in self._rows() if row["step"] <= start_step]
+            kept = [json.dumps(row) for row in read_metrics(self._file) if row["step"] <= start_step]
             write_atomically(self._file, "".join(f"{line}\n" for line in kept))
         self._stream = self._file.open("a")
         from torch.utils.tensorboard import SummaryWriter  # a second, and only where it is written
@@ -129,7 +129,7 @@ class MetricsLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """All lines so far; empty on ranks other than 0."""
-        return list(self._rows()) if self._stream is not None else []
+        return read_metrics(self._file) if self._stream is not None else []
 
     def close(self) -> None:
         """Flush and close."""
@@ -137,12 +137,16 @@ class MetricsLog:
             self._stream.close()
             self._board.close()
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for line in self._file.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed process may be half a line
-                return
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, up to the first that is not whole, as the last of a killed process may be."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def describe_environment(distributed: Distributed) -> dict[str, Any]:

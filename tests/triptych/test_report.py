@@ -81,7 +81,12 @@ def test_mistakes_are_named(tmp_path):
         report.read(tmp_path)
     with pytest.raises(UserError, match="seed given twice"):
         report.compare([report.read(run), report.read(twin)])
-    with pytest.raises(UserError, match="there are out and title"):
+    with pytest.raises(UserError, match="given twice"):
+        report.main([str(run), str(run)])
+    (twin / "config.yaml").write_text("seeds: [0]")
+    with pytest.raises(UserError, match="no pretraining run"):
+        report.read(twin)
+    with pytest.raises(UserError, match="there are out=FOLDER and title=TEXT"):
         report.main([str(run), "outt=x"])
     other = {**EVALUATION, "protocol": {"metrics": ["WA"], "split_sha256": "other"}}
     with pytest.raises(UserError, match="scored different clips"):
