@@ -1,4 +1,4 @@
-"""A second objective needs its own class and nothing else: encoder, masks, counts, weights and engine stay as they are."""
+"""A second objective needs its own class and nothing else: encoder, masks, weights and engine stay as they are."""
 
 from dataclasses import dataclass, replace
 
