@@ -1,5 +1,6 @@
 """The probe from end to end: read once, encode frozen, choose on valid, score the test split once."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,19 @@ from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.read import EvalLoader
 from shards.record import SPLITS
+from shards.suits import check_suits
 from shards.vocabulary import Vocabulary
 from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import Batch
 from triptych.config import UserError
+from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
 from triptych.protocols import registry
 from triptych.protocols.protocol import METRICS, Protocol, nearest
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         _pooled(config, name, encoder)
         for inputs in config.inputs:
             _modalities(inputs, name, encoder)
+    suits = {name: _check_suits(config, shard_set, encoder, protocol.label) for name, encoder in encoders.items()}
     systems: list[evaluation.System] = []
     compared: list[tuple[str, str]] = []
     splits: dict[str, evaluation.Split] = {}
@@ -79,7 +85,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         compared=compared,
         drawn=compared[0][0],
         num_resamples=config.num_resamples,
-        facts=_facts(config, encoders),
+        facts=_facts(config, encoders, suits),
     )
     configs.save(config, out / "config.yaml")
     return evaluation.write(made, out)
@@ -134,8 +140,7 @@ def _extracted(
     extractors: Mapping[str, Extractor],
 ) -> Extracted:
     """The split as this encoder's features and those of its baselines; modalities that no row shows are not read."""
-    shown = {modality for inputs in config.inputs for modality in inputs.split("+")} or set(encoder.inputs)
-    inputs = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+    inputs = _shown(config, encoder)
     loader = EvalLoader(
         shard_set,
         features_of(inputs),
@@ -154,6 +159,18 @@ def _extracted(
             yield batch.to(_device())
 
     return extract(batches(), extractors, protocol.label)
+
+
+def _shown(config: ProbeConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
+    shown = {modality for inputs in config.inputs for modality in inputs.split("+")} or set(encoder.inputs)
+    return {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+
+
+def _check_suits(config: ProbeConfig, shard_set: ShardSet, encoder: Encoder, label: str) -> dict[str, str]:
+    told = check_suits(shard_set, _shown(config, encoder), encoder.words, label)
+    if "absent" in told:
+        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.folder, told["absent"])
+    return told
 
 
 def _split(found: Extracted) -> evaluation.Split:
@@ -193,7 +210,9 @@ def _system(
     )
 
 
-def _facts(config: ProbeConfig, encoders: Mapping[str, Encoder]) -> dict[str, str]:
+def _facts(
+    config: ProbeConfig, encoders: Mapping[str, Encoder], suits: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
     facts = {
         "classifier": "multinomial logistic regression (lbfgs) on standardised frozen features, "
         f"C from {', '.join(f'{c:g}' for c in config.c_grid)}",
@@ -205,6 +224,7 @@ def _facts(config: ProbeConfig, encoders: Mapping[str, Encoder]) -> dict[str, st
         digest = evaluation.sha256(folder / "model.safetensors")
         facts[f"encoder {name}"] = f"`{_short(folder)}`, model SHA-256 `{digest}`"
         facts[f"features of {name}"] = f"pooled {pooled}; zeros where a clip lacks one"
+        facts |= {f"{title} for {name}": told for title, told in suits[name].items()}
     return facts
 
 

@@ -30,21 +30,7 @@ class Vocabulary:
         Raises:
             UserError: the file is missing, a line is not "word count", or a word comes twice.
         """
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: the vocabulary cannot be read ({error}); it is written with the shards: copy it from there"
-            ) from None
-        words: dict[str, None] = {}
-        for number, line in enumerate(lines, start=1):
-            word, _, count = line.partition(" ")
-            if not word or not count.isdecimal() or word != word.lower():
-                raise UserError(f"{path}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
-            if word in words:
-                raise UserError(f"{path}, line {number}: the word {word!r} comes twice")
-            words[word] = None
-        return cls(tuple(words))
+        return cls(tuple(read_counts(path)))
 
     def save(self, path: Path, counts: Mapping[str, int]) -> None:
         """Write the words in their order, each with its count; `load` gives an equal vocabulary back."""
@@ -57,3 +43,22 @@ class Vocabulary:
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words, start=1)}
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """Word -> count, in the order of `vocabulary.txt`; raises as `Vocabulary.load` does."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: the vocabulary cannot be read ({error}); it is written with the shards: copy it from there"
+        ) from None
+    counts: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        word, _, count = line.partition(" ")
+        if not word or not count.isdecimal() or word != word.lower():
+            raise UserError(f"{path}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
+        if word in counts:
+            raise UserError(f"{path}, line {number}: the word {word!r} comes twice")
+        counts[word] = int(count)
+    return counts
