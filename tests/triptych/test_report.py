@@ -91,3 +91,18 @@ def test_mistakes_are_named(tmp_path):
     other = {**EVALUATION, "protocol": {"metrics": ["WA"], "split_sha256": "other"}}
     with pytest.raises(UserError, match="scored different clips"):
         report.evaluation.merge([EVALUATION, other])
+
+
+def test_systems_of_one_name_with_other_numbers_are_both_kept():
+    def probed(value):
+        row = {"system": "pretrained", "inputs": "audio", "note": "", "metrics": {"WA": {**SCORE, "value": value}}}
+        difference = {"first": "pretrained (audio)", "second": "majority class (-)", "metrics": {}}
+        return {**EVALUATION, "systems": [*EVALUATION["systems"], row], "differences": [difference]}
+
+    merged = report.evaluation.merge([probed(0.5), probed(0.6), probed(0.5)])
+    assert [row["system"] for row in merged["systems"]] == ["majority class", "pretrained", "pretrained, report 2"]
+    assert [row["first"] for row in merged["differences"]] == [
+        "pretrained (audio)",
+        "pretrained, report 2 (audio)",
+        "pretrained (audio)",
+    ]
