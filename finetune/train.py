@@ -1,6 +1,7 @@
 """Fine-tuning from end to end: train every row and seed, take the best step on valid, score the test split once."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.record import SPLITS
+from shards.suits import check_suits
 from shards.vocabulary import Vocabulary
 from triptych import config as configs
 from triptych import distributed as launch
@@ -34,6 +36,8 @@ from triptych.protocols.protocol import Protocol, nearest
 from triptych.run import RunFolder
 from triptych.trainer import Trainer
 
+LOG = logging.getLogger(__name__)
+
 TITLES = {"pretrained": "fine-tuned", "random": "from scratch"}
 
 
@@ -45,6 +49,8 @@ class _Setting:
     protocol: Protocol
     shard_set: ShardSet
     distributed: Distributed
+    suits: Mapping[str, str]
+    """Of shards.suits.check_suits."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,12 @@ def run(config: FinetuneConfig) -> int:
         UserError: no such encoder, protocol, class or modality; unlabelled shards; a finished report in the folder.
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
-    setting = _Setting(config, protocol, ShardSet(Path(config.shards)), launch.init())
+    encoder, shard_set = untrained(config.encoder, 0), ShardSet(Path(config.shards))
+    suits = check_suits(shard_set, _inputs(config, encoder), encoder.words, protocol.label)
+    setting = _Setting(config, protocol, shard_set, launch.init(), suits)
     try:
+        if setting.distributed.is_main and "absent" in suits:
+            LOG.warning("warning: %s: %s; the encoder is used to more", config.shards, suits["absent"])
         setting.distributed.on_main(lambda: _open(config))
         outcomes: dict[str, list[_Outcome]] = {init: [] for init in config.init}
         for init in config.init:
@@ -88,6 +98,8 @@ def _open(config: FinetuneConfig) -> None:
     out = Path(config.out)
     if (out / "report.md").exists():
         raise UserError(f"{out}: holds a finished report; give another folder, or remove it")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.yaml").exists())):
+        raise UserError(f"{out}: is in use by something else; give an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
     configs.save(config, out / "config.yaml")
 
@@ -106,16 +118,17 @@ def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
         max_steps=config.trainer.max_steps,
         seed=seed,
     )
+    train_loader = _train_loader(setting, task.encoder, seed)
+    loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
     own = replace(config, init=[init], seeds=[seed])  # so that a seed can be added later
     folder = RunFolder.open(Path(config.out) / "runs" / f"{init}-seed-{seed}", own, distributed)
-    loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
 
     trainer = Trainer(
         engine,
-        _train_loader(setting, task.encoder, seed),
+        train_loader,
         folder,
         replace(config.trainer, best_metric=f"valid/{setting.protocol.select}", best_is="highest"),
         save_encoder=save,
@@ -222,5 +235,6 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
             "seeds": ", ".join(map(str, config.seeds)),
             "encoder": f"`{'/'.join(Path(config.encoder).parts[-3:])}`, model SHA-256 `{digest}`; random takes its "
             "architecture only",
+            **setting.suits,
         },
     )

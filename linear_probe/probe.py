@@ -1,5 +1,6 @@
 """The probe from end to end: read once, encode frozen, choose on valid, score the test split once."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +18,19 @@ from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.read import EvalLoader
 from shards.record import SPLITS
+from shards.suits import check_suits
 from shards.vocabulary import Vocabulary
 from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import Batch
 from triptych.config import UserError
+from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
 from triptych.protocols import registry
 from triptych.protocols.protocol import METRICS, Protocol, nearest
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     encoders = {name: load(folder).to(_device()) for name, folder in config.named_encoders().items()}
     shard_set, out = ShardSet(Path(config.shards)), Path(config.out)
     evaluation.make_folder(out)
-    configs.save(config, out / "config.yaml")
+    for name, encoder in encoders.items():  # before hours of encoding
+        _pooled(config, name, encoder)
+        for inputs in config.inputs:
+            _modalities(inputs, name, encoder)
+    suits = {name: _check_suits(config, shard_set, encoder, protocol.label) for name, encoder in encoders.items()}
     systems: list[evaluation.System] = []
     compared: list[tuple[str, str]] = []
     splits: dict[str, evaluation.Split] = {}
@@ -76,8 +85,9 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         compared=compared,
         drawn=compared[0][0],
         num_resamples=config.num_resamples,
-        facts=_facts(config, encoders),
+        facts=_facts(config, encoders, suits),
     )
+    configs.save(config, out / "config.yaml")
     return evaluation.write(made, out)
 
 
@@ -85,10 +95,7 @@ def _rows(
     config: ProbeConfig, name: str, encoder: Encoder, baseline: str | None
 ) -> tuple[list[_Row], dict[str, Extractor]]:
     """The table rows of an encoder, preceded by those of its baselines unless another encoder had the same."""
-    pooled = tuple(config.pooled) or tuple(encoder.widths)
-    for wanted in pooled:
-        if wanted not in encoder.widths:
-            raise UserError(f"pooled: {name} has no {wanted!r}; {nearest(wanted, tuple(encoder.widths))}")
+    pooled = _pooled(config, name, encoder)
     folder = config.named_encoders()[name]
     frozen = {name: encoder}
     if baseline:
@@ -109,6 +116,13 @@ def _rows(
     return rows, extractors
 
 
+def _pooled(config: ProbeConfig, name: str, encoder: Encoder) -> tuple[str, ...]:
+    for wanted in config.pooled:
+        if wanted not in encoder.widths:
+            raise UserError(f"pooled: {name} has no {wanted!r}; {nearest(wanted, tuple(encoder.widths))}")
+    return tuple(config.pooled) or tuple(encoder.widths)
+
+
 def _modalities(inputs: str, name: str, encoder: Encoder) -> tuple[str, ...]:
     modalities = tuple(inputs.split("+"))
     for modality in modalities:
@@ -126,8 +140,7 @@ def _extracted(
     extractors: Mapping[str, Extractor],
 ) -> Extracted:
     """The split as this encoder's features and those of its baselines; modalities that no row shows are not read."""
-    shown = {modality for inputs in config.inputs for modality in inputs.split("+")} or set(encoder.inputs)
-    inputs = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+    inputs = _shown(config, encoder)
     loader = EvalLoader(
         shard_set,
         features_of(inputs),
@@ -146,6 +159,18 @@ def _extracted(
             yield batch.to(_device())
 
     return extract(batches(), extractors, protocol.label)
+
+
+def _shown(config: ProbeConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
+    shown = {modality for inputs in config.inputs for modality in inputs.split("+")} or set(encoder.inputs)
+    return {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+
+
+def _check_suits(config: ProbeConfig, shard_set: ShardSet, encoder: Encoder, label: str) -> dict[str, str]:
+    told = check_suits(shard_set, _shown(config, encoder), encoder.words, label)
+    if "absent" in told:
+        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.folder, told["absent"])
+    return told
 
 
 def _split(found: Extracted) -> evaluation.Split:
@@ -185,7 +210,9 @@ def _system(
     )
 
 
-def _facts(config: ProbeConfig, encoders: Mapping[str, Encoder]) -> dict[str, str]:
+def _facts(
+    config: ProbeConfig, encoders: Mapping[str, Encoder], suits: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
     facts = {
         "classifier": "multinomial logistic regression (lbfgs) on standardised frozen features, "
         f"C from {', '.join(f'{c:g}' for c in config.c_grid)}",
@@ -197,6 +224,7 @@ def _facts(config: ProbeConfig, encoders: Mapping[str, Encoder]) -> dict[str, st
         digest = evaluation.sha256(folder / "model.safetensors")
         facts[f"encoder {name}"] = f"`{_short(folder)}`, model SHA-256 `{digest}`"
         facts[f"features of {name}"] = f"pooled {pooled}; zeros where a clip lacks one"
+        facts |= {f"{title} for {name}": told for title, told in suits[name].items()}
     return facts
 
 

@@ -11,6 +11,8 @@ The run lies in <runs>/<name>. The same command again continues it from its newe
 masks and losses as if it had never stopped. Exit code 75 means: asked to stop, saved, start me again.
 """
 
+import atexit
+import os
 import sys
 
 from pretrain.config import PretrainConfig
@@ -21,11 +23,26 @@ from triptych.config import find, load, run_command
 def main() -> int:
     """The command."""
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0
+        return 0 if arguments else 2
     return pretrain(load(PretrainConfig, find(arguments[0], "pretrain"), arguments[1:]))
 
 
+def leave(code: int) -> None:
+    """End this process with its exit handlers (loader workers, logs) but without the interpreter's teardown.
+
+    After ZeRO stage 3 over gloo the teardown aborts now and then (torch 2.11, deepspeed 0.19), and exit code 134 would
+    call a finished run failed, and a preempted one not worth starting again.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    run_command(main)
+    try:
+        run_command(main)
+    except SystemExit as done:
+        leave(int(done.code or 0))

@@ -49,3 +49,11 @@ class PretrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     check: bool = False
     """Train nothing: build everything, run one step on made-up clips and print sizes, steps and memory."""
+
+    def __post_init__(self) -> None:
+        masked_lm = self.objectives.masked_lm
+        if self.engine.zero_stage == 3 and masked_lm is not None and masked_lm.evaluate == "each_word":
+            raise ValueError(
+                "objectives.masked_lm.evaluate: each_word takes as many passes as a rank's clips have words, but at "
+                "ZeRO stage 3 all ranks must pass together; set engine.zero_stage to 2 or less, or evaluate: drawn"
+            )

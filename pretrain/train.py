@@ -74,7 +74,8 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     export = partial(save_encoder, task.encoder)
     evaluators = [LossEvaluator("valid", engine, held_out["valid"])]
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
-    if code == 0 and config.evaluation.test and not (run.path / "test.json").exists():
+    # Rank 0 looks, as a network file system may show the others an older folder.
+    if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
         _test(run, engine, held_out["test"], config)
     return code
 
@@ -106,8 +107,10 @@ def _held_out(
 
 def _test(run: RunFolder, engine: DeepSpeedEngine, loader: EvalLoader, config: PretrainConfig) -> None:
     """Measure the exported checkpoint on the test split, once: test.json is written and not written again."""
-    best = run.path / "best.json"
-    step = json.loads(best.read_text())["step"] if best.exists() else config.trainer.max_steps
+    best = run.path / "best.json"  # only where a metric chooses, as in the trainer's export
+    step = run.distributed.on_main(
+        lambda: int(json.loads(best.read_text())["step"]) if best.exists() else config.trainer.max_steps
+    )
     files, _ = Checkpoints(run.checkpoints, config.trainer.keep_checkpoints, run.distributed).load(step)
     engine.load_state(files)
     figures = {"step": step, "clips": loader.num_samples, **engine.evaluate(loader.batches())}

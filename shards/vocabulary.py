@@ -35,23 +35,7 @@ class Vocabulary:
         Raises:
             UserError: the file is missing or another one, a line is not "word count", or a word comes twice.
         """
-        way_out = "it is written with the shards: copy it from there"
-        try:
-            content = path.read_bytes()
-            lines = content.decode().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: the vocabulary cannot be read ({error}); {way_out}") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise UserError(f"{path}: not the vocabulary of these shards (SHA-256 differs); {way_out}")
-        words: dict[str, None] = {}
-        for number, line in enumerate(lines, start=1):
-            word, _, count = line.partition(" ")
-            if not word or not count.isdecimal() or word != word.lower():
-                raise UserError(f"{path}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
-            if word in words:
-                raise UserError(f"{path}, line {number}: the word {word!r} comes twice")
-            words[word] = None
-        return cls(tuple(words))
+        return cls(tuple(read_counts(path, sha256)))
 
     def to_bytes(self, counts: Mapping[str, int]) -> bytes:
         """Content of `vocabulary.txt`: the words in their order, each with its count."""
@@ -64,3 +48,24 @@ class Vocabulary:
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words, start=1)}
+
+
+def read_counts(path: Path, sha256: str) -> dict[str, int]:
+    """Word -> count, in the order of `vocabulary.txt`; arguments and errors as of `Vocabulary.load`."""
+    way_out = "it is written with the shards: copy it from there"
+    try:
+        content = path.read_bytes()
+        lines = content.decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the vocabulary cannot be read ({error}); {way_out}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{path}: not the vocabulary of these shards (SHA-256 differs); {way_out}")
+    counts: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        word, _, count = line.partition(" ")
+        if not word or not count.isdecimal() or word != word.lower():
+            raise UserError(f"{path}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
+        if word in counts:
+            raise UserError(f"{path}, line {number}: the word {word!r} comes twice")
+        counts[word] = int(count)
+    return counts

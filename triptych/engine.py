@@ -18,6 +18,7 @@ from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.optim import OptimizerConfig, lr_at
+from triptych.tally import Key, Record, Tally, means, refuse_broken
 from triptych.task import Task, Total
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -42,21 +43,6 @@ class StepResult:
     samples: int
     stop: bool
     """Whether any rank was asked to stop."""
-
-
-Sums = dict[tuple[str, str], tuple[float, int]]
-"""("loss" or "report", name) -> sum and count."""
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What a rank tells the others about its part of a step, in one message."""
-
-    sums: Sums
-    broken: list[tuple[str, tuple[str, ...]]]
-    """Objective whose loss was not finite, and the keys of that micro-batch."""
-    samples: int
-    stop: bool
 
 
 class Objective(nn.Module):
@@ -134,6 +120,7 @@ class Engine(ABC):
         self._seed = seed
         self._optimizer_config = optimizer
         self._max_steps = max_steps
+        self._keys: dict[str, tuple[Key, ...]] = {}
 
     @property
     def device(self) -> torch.device:
@@ -154,42 +141,43 @@ class Engine(ABC):
             stop: asked after the backward passes whether this rank should stop; all ranks hear of it in the result.
 
         Raises:
-            UserError: no target in the global batch, or a loss or gradient that is not finite; no weight was changed
-                in the first two cases.
+            UserError: no target in the global batch, or a loss or gradient that is not finite. Weights are then as
+                they were, except where ZeRO (stage 1 to 3) tells of the gradient's norm only after its update.
         """
         # Dropout is a function of (seed, step, rank), so that resuming needs no generator state.
-        torch.manual_seed((self._seed * 1_000_003 + step) * 65_537 + self.distributed.rank)
+        torch.manual_seed(((self._seed * 1_000_003 + step) * 65_537 + self.distributed.rank) % 2**63)
         counts = self._counts(micro_batches, step)
         weights = {name: dict(self.task.weights(step)).get(name, 1.0) for name in counts}
         # Times the world size because DeepSpeed and DDP average gradients over ranks.
         scale = {name: weights[name] * self.distributed.world / count for name, count in counts.items() if count}
         lr = lr_at(step, self._optimizer_config, self._max_steps)
         self._module().train()
-        records = []
+        records: list[Record] = []
         for index, batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with self._accumulating(last):
                 loss, *totals = self._module()(batch.to(self.device), scale)
                 self._backward(loss, last)
-            records.append(tuple(totals))
-        said = _Said(*_collect(records, micro_batches), sum(len(batch) for batch in micro_batches), stop())
-        heard = self.distributed.gather(said)
-        _refuse_broken(heard, step)
+            records.append((totals[0], totals[1]))
+        own_samples = sum(len(batch) for batch in micro_batches)
+        tally, sums, (samples, stops) = self._over_ranks("train_step", records, own_samples, stop())
+        if not all(math.isfinite(value) for (kind, _), (value, _) in sums.items() if kind == "loss"):
+            refuse_broken(self.distributed.gather(tally.find_broken(micro_batches)), step)
         grad_norm = self._step(lr)
         if not math.isfinite(grad_norm):
             raise UserError(
-                f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; go back to the last "
+                f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; continue from the last "
                 f"checkpoint with a lower learning rate, or try precision fp32"
             )
-        mean, report = _means(heard)
+        losses = means(sums, "loss")
         return StepResult(
-            loss=sum(weights[name] * value for name, value in mean.items()),
-            losses=mean,
-            report=report,
+            loss=sum(weights[name] * value for name, value in losses.items()),
+            losses=losses,
+            report=means(sums, "report"),
             grad_norm=grad_norm,
             lr=lr,
-            samples=sum(each.samples for each in heard),
-            stop=any(each.stop for each in heard),
+            samples=int(samples),
+            stop=stops > 0,
         )
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
@@ -198,14 +186,15 @@ class Engine(ABC):
         A figure without a single item is missing. Ranks give equal numbers of batches.
         """
         self._module().eval()
-        records = []
+        records: list[Record] = []
         with torch.no_grad():
             for batch in batches:
                 _, *totals = self._module()(batch.to(self.device), {})
-                records.append(tuple(totals))
-        sums, _ = _collect(records, [])
-        losses, report = _means(self.distributed.gather(_Said(sums, [], 0, False)))
-        return {f"loss/{name}": value for name, value in losses.items()} | report
+                records.append((totals[0], totals[1]))
+        if not records:
+            return {}
+        _, sums, _ = self._over_ranks("evaluate", records)
+        return {f"loss/{name}": value for name, value in means(sums, "loss").items()} | means(sums, "report")
 
     def state(self) -> Files:
         """Whole, unsharded state on rank 0, in fp32 on the CPU; elsewhere empty.
@@ -276,7 +265,8 @@ class Engine(ABC):
 
     @abstractmethod
     def _step(self, lr: float) -> float:
-        """Clip and step; returns the gradient's norm before clipping."""
+        """Clip and step; returns the gradient's norm before clipping, and where it can leaves out a step of a norm that
+        is not finite."""
 
     @abstractmethod
     def _read_weight(self, parameter: nn.Parameter) -> Tensor: ...
@@ -305,10 +295,9 @@ class Engine(ABC):
         for batch in micro_batches:
             for name, count in self.task.counts(batch).items():
                 own[name] = own.get(name, 0) + int(count)
-        total: dict[str, int] = {}
-        for counts in self.distributed.gather(own):
-            for name, count in counts.items():
-                total[name] = total.get(name, 0) + count
+        names = sorted(own)
+        numbers = torch.tensor([own[name] for name in names], device=self.device)
+        total = dict(zip(names, self.distributed.sum(numbers).tolist(), strict=True))
         if not any(total.values()):
             raise UserError(
                 f"step {step}: no clip of the global batch has a target for {' or '.join(total) or 'any objective'}; "
@@ -316,53 +305,17 @@ class Engine(ABC):
             )
         return total
 
-
-def _collect(
-    records: list[tuple[Mapping[str, Total], Mapping[str, Total]]], micro_batches: list[Batch]
-) -> tuple[Sums, list[tuple[str, tuple[str, ...]]]]:
-    """Sums over a rank's micro-batches, and which losses are not finite; one read from the device for all."""
-    items = [
-        (index, (kind, name), total)
-        for index, record in enumerate(records)
-        for kind, totals in zip(("loss", "report"), record, strict=True)
-        for name, total in totals.items()
-    ]
-    values = torch.stack([total.sum.double() for _, _, total in items]).tolist() if items else []
-    sums: Sums = {}
-    broken = []
-    for (index, key, total), value in zip(items, values, strict=True):
-        before = sums.get(key, (0.0, 0))
-        sums[key] = (before[0] + value, before[1] + int(total.count))
-        if micro_batches and key[0] == "loss" and not math.isfinite(value):
-            broken.append((key[1], micro_batches[index].keys))
-    return sums, broken
-
-
-def _means(heard: list[_Said]) -> tuple[dict[str, float], dict[str, float]]:
-    """Losses and report over all ranks; added in the order of ranks, so that the last bit is the same every time."""
-    total: Sums = {}
-    for said in heard:
-        for key, (value, count) in said.sums.items():
-            before = total.get(key, (0.0, 0))
-            total[key] = (before[0] + value, before[1] + count)
-    losses, report = (
-        {name: value / count for (kind, name), (value, count) in total.items() if kind == wanted and count}
-        for wanted in ("loss", "report")
-    )
-    return losses, report
-
-
-def _refuse_broken(heard: list[_Said], step: int) -> None:
-    lines = [
-        f"rank {rank}: {objective}, in the micro-batch of {', '.join(keys)}"
-        for rank, said in enumerate(heard)
-        for objective, keys in said.broken
-    ]
-    if lines:
-        raise UserError(
-            f"step {step}: the loss is not finite, so no rank updated its weights. " + "; ".join(lines) + ". Look at "
-            "these clips (python -m shards show), or continue from the last checkpoint with a lower learning rate"
-        )
+    def _over_ranks(
+        self, caller: str, records: list[Record], *numbers: float
+    ) -> tuple[Tally, dict[Key, tuple[float, int]], list[float]]:
+        """The tally of this rank, and its sums and those of `numbers` over all ranks."""
+        tally = Tally.of(records)
+        if caller not in self._keys:  # adding up by position would not notice a difference
+            heard = set(self.distributed.gather(tally.keys))
+            assert len(heard) == 1, f"ranks report different figures: {heard}"
+            self._keys[caller] = tally.keys
+        assert tally.keys == self._keys[caller], f"figures changed: {self._keys[caller]} -> {tally.keys}"
+        return tally, *tally.over_ranks(self.distributed, *numbers)
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Accelerate behind the Engine's face: plain data parallelism for models that fit on every GPU."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,10 +71,11 @@ class AccelerateEngine(Engine):
     def _step(self, lr: float) -> float:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        norm = self._accelerator.clip_grad_norm_(self.task.parameters(), self._config.clip_norm or float("inf"))
-        self._optimizer.step()
+        norm = float(self._accelerator.clip_grad_norm_(self.task.parameters(), self._config.clip_norm or float("inf")))
+        if math.isfinite(norm):
+            self._optimizer.step()
         self._optimizer.zero_grad()
-        return float(norm)
+        return norm
 
     def _read_weight(self, parameter: nn.Parameter) -> Tensor:
         return parameter.detach()

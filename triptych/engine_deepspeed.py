@@ -1,5 +1,6 @@
 """DeepSpeed behind the Engine's face. Importing deepspeed takes 5 s, so only building this engine does it."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -104,7 +105,8 @@ class DeepSpeedEngine(Engine):
             return float(self._engine.get_global_grad_norm())
         limit = self._config.clip_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), limit))
-        self._engine.step()
+        if math.isfinite(norm):
+            self._engine.step()
         return norm
 
     def _shape(self, parameter: nn.Parameter) -> tuple[int, ...]:

@@ -87,6 +87,20 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The content of a results.json.
+
+    Raises:
+        UserError: it is none of linear_probe or finetune.
+    """
+    try:
+        numbers: dict[str, Any] = json.loads(path.read_text())
+        table(numbers)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a results.json of linear_probe or finetune ({error!r})") from None
+    return numbers
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -169,24 +183,34 @@ def markdown(numbers: Mapping[str, Any]) -> str:
 
 
 def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One table out of several results.json about the same clips; a row that is in two comes once.
+    """One table out of several results.json about the same clips; a row that is the same in two comes once.
+
+    Systems of equal name and inputs but other numbers (two encoders, each probed as `pretrained`) are told apart by the
+    number of their report, from 1 in the order given.
 
     Raises:
         UserError: they scored different clips, so that their rows do not belong side by side.
     """
     first = reports[0]
-    for other in reports[1:]:
-        if other["protocol"]["split_sha256"] != first["protocol"]["split_sha256"]:
-            raise UserError(f"{first['title']} and {other['title']} scored different clips; report them one by one")
-    systems: dict[tuple[str, str], Any] = {}
-    for report in reports:
+    systems: dict[str, Any] = {}
+    compared = []
+    for number, report in enumerate(reports, start=1):
+        if report["protocol"]["split_sha256"] != first["protocol"]["split_sha256"]:
+            raise UserError(f"{first['title']} and {report['title']} scored different clips; report them one by one")
+        titles = {}
         for row in report["systems"]:
-            systems.setdefault((row["system"], row["inputs"]), row)
+            title = f"{row['system']} ({row['inputs']})"
+            if systems.get(title, row) != row:
+                row = {**row, "system": f"{row['system']}, report {number}"}
+            titles[title] = f"{row['system']} ({row['inputs']})"
+            systems[titles[title]] = row
+        for row in report["differences"]:
+            compared.append({**row, "first": titles[row["first"]], "second": titles[row["second"]]})
     return {
         "title": ", ".join(dict.fromkeys(report["title"] for report in reports)),
         "protocol": first["protocol"],
         "systems": list(systems.values()),
-        "differences": [row for report in reports for row in report["differences"]],
+        "differences": compared,
     }
 
 

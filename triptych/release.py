@@ -26,6 +26,7 @@ from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.load import load
+from triptych.run import read_metrics
 
 HELP = """usage: python -m triptych.release RUN OUT [a.b=c ...]
 
@@ -61,7 +62,7 @@ def release(config: ReleaseConfig) -> None:
     """
     encoder = load(config.run / "encoder")  # verifies the hashes
     trained_on = _trained_on(config.run)
-    scored = _results(Path(config.results)) if config.results else None
+    scored = evaluation.read(Path(config.results)) if config.results else None
     evaluation.make_folder(config.out)
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -106,8 +107,8 @@ def _trained_on(run: Path) -> dict[str, str]:
         facts["method"] = f"fine-tuned on the labels of {settings['protocol']}"
     facts["run"] = f"`{home.name}`, SHA-256 of its config.yaml `{hashlib.sha256(content.encode()).hexdigest()}`"
     metrics = home / "metrics.jsonl"
-    if home == run and metrics.is_file() and (lines := metrics.read_text().splitlines()):
-        facts["optimizer steps"] = str(json.loads(lines[-1]).get("step", "unknown"))
+    if home == run and metrics.is_file() and (rows := read_metrics(metrics)):
+        facts["optimizer steps"] = str(rows[-1]["step"])
     shards = settings.get("stream", settings).get("shards", "")
     manifest = Path(str(shards)) / "manifest.json"
     if manifest.is_file():
@@ -115,15 +116,6 @@ def _trained_on(run: Path) -> dict[str, str]:
         facts["clips"] = f"{said['corpus']}, {said['written']} clips over all splits (train was used for the weights)"
         facts["manifest"] = f"SHA-256 `{evaluation.sha256(manifest)}`"
     return facts
-
-
-def _results(path: Path) -> dict[str, Any]:
-    try:
-        numbers: dict[str, Any] = json.loads(path.read_text())
-        evaluation.table(numbers)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"results: {path} is not a results.json of linear_probe or finetune ({error!r})") from None
-    return numbers
 
 
 def _card(

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from triptych import evaluation
 from triptych.config import UserError, run_command
+from triptych.run import read_metrics
 from triptych.scores import mean_interval
 
 matplotlib.use("Agg")
@@ -82,13 +83,15 @@ def read(folder: Path) -> Run:
     """
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = read_metrics(folder / "metrics.jsonl")
     except OSError as error:
         raise UserError(
             f"{folder}: no run here ({Path(str(error.filename)).name} is missing); give runs/<name>"
         ) from None
-    if not lines:
-        raise UserError(f"{folder}: the run has logged nothing yet")
+    if not isinstance(config, dict) or "seed" not in config:
+        raise UserError(f"{folder}: no pretraining run (its config has no seed); of a fine-tuning give the out folder")
+    if not any("time_s" in line for line in lines):
+        raise UserError(f"{folder}: the run has logged no step yet")
     test = folder / "test.json"
     return Run(folder, config, lines, json.loads(test.read_text()) if test.exists() else None)
 
@@ -162,19 +165,21 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; see the module."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return 0
+        return 0 if arguments else 2
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if unknown := set(options) - {"out", "title"}:
-        raise UserError(f"no option {', '.join(sorted(unknown))}; there are out and title")
+        raise UserError(f"no option {', '.join(sorted(unknown))}; there are out=FOLDER and title=TEXT")
     folders = [Path(argument) for argument in arguments if "=" not in argument]
     if not folders:
         raise UserError("give at least one folder of a run or an evaluation")
+    if again := sorted({str(folder) for folder in folders if folders.count(folder) > 1}):
+        raise UserError(f"given twice: {', '.join(again)}")
     evaluations = [folder for folder in folders if (folder / "results.json").is_file()]
     write(
         [read(folder) for folder in folders if folder not in evaluations],
-        [json.loads((folder / "results.json").read_text()) for folder in evaluations],
+        [evaluation.read(folder / "results.json") for folder in evaluations],
         Path(options.get("out", "runs/report")),
         options.get("title", "Report"),
     )

@@ -1,8 +1,11 @@
 """The run folder: what the run is (config.yaml), where it ran (environment.json) and how it went (metrics.jsonl)."""
 
 import datetime
+import errno
+import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shutil
@@ -19,6 +22,10 @@ from triptych import config as configs
 from triptych.checkpoint import write_atomically
 from triptych.config import UserError
 from triptych.distributed import Distributed
+
+LOG = logging.getLogger(__name__)
+
+LOCK = ".lock"
 
 PACKAGES = (
     "triptych-pretrain",
@@ -42,7 +49,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, config: Any, distributed: Distributed) -> "RunFolder":
-        """Create the folder, or re-open it for the same config (a collective).
+        """Create the folder, or re-open it for the same config (a collective). No other job may, while this one lives.
 
         Args:
             path: runs/<name>.
@@ -50,17 +57,19 @@ class RunFolder:
             distributed: of triptych.distributed.init.
 
         Raises:
-            UserError: the folder belongs to another config (with the keys that differ), or is no run folder.
+            UserError: another job is at work in the folder, it belongs to another config (with the keys that differ),
+                or it is no run folder.
         """
 
         def prepare() -> None:
             file = path / "config.yaml"
-            if file.is_file():
-                _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config))
-            elif path.is_dir() and any(path.iterdir()):
+            if not file.is_file() and path.is_dir() and any(child.name != LOCK for child in path.iterdir()):
                 raise UserError(f"{path}: is not empty and has no config.yaml; choose another run name")
             path.mkdir(parents=True, exist_ok=True)
-            if not file.is_file():
+            _lock(path)
+            if file.is_file():
+                _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config))
+            else:
                 write_atomically(file, configs.dump(config))
             starts = path / "environment.json"
             before = json.loads(starts.read_text()) if starts.is_file() else []
@@ -102,7 +111,7 @@ class MetricsLog:
         if not run.distributed.is_main:
             return
         if self._file.is_file():
-            kept = [json.dumps(row) for row in self._rows() if row["step"] <= start_step]
+            kept = [json.dumps(row) for row in read_metrics(self._file) if row["step"] <= start_step]
             write_atomically(self._file, "".join(f"{line}\n" for line in kept))
         self._stream = self._file.open("a")
         from torch.utils.tensorboard import SummaryWriter  # a second, and only where it is written
@@ -120,7 +129,7 @@ class MetricsLog:
 
     def rows(self) -> list[dict[str, Any]]:
         """All lines so far; empty on ranks other than 0."""
-        return list(self._rows()) if self._stream is not None else []
+        return read_metrics(self._file) if self._stream is not None else []
 
     def close(self) -> None:
         """Flush and close."""
@@ -128,12 +137,16 @@ class MetricsLog:
             self._stream.close()
             self._board.close()
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for line in self._file.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed process may be half a line
-                return
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, up to the first that is not whole, as the last of a killed process may be."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def describe_environment(distributed: Distributed) -> dict[str, Any]:
@@ -146,9 +159,35 @@ def describe_environment(distributed: Distributed) -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": versions(),
         "commit": _commit(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Package -> version, of those that are installed and can change numbers."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def _lock(path: Path) -> None:
+    """Keep other jobs out of a run folder until this process ends, however it ends.
+
+    A POSIX lock: the operating system frees it, it reaches across nodes where the file system does, and loader workers,
+    which may outlive a killed run by seconds, do not inherit it.
+    """
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)  # never closed, which would give up the lock
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another job"
+            raise UserError(
+                f"{path}: {holder} is at work in this run folder; wait for its end, stop it, or choose another run name"
+            ) from None
+        LOG.warning("warning: %s: this file system has no locks (%s); see that no other job runs here", path, error)
+        return
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
 def _version(package: str) -> str | None:

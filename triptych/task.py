@@ -27,7 +27,8 @@ class Output:
     """Objective -> loss summed over its items (words, clips, ...). Each is divided by the count of the whole optimizer
     step over all micro-batches and ranks, so that results do not depend on the world size."""
     report: Mapping[str, Total]
-    """Figure -> total, detached; logged as sum / count (accuracies and the like)."""
+    """Figure -> total, detached; logged as sum / count (accuracies and the like). Every micro-batch on every rank has
+    the same names, with a count of 0 where there is nothing to tell."""
 
 
 class Prepare(Protocol):

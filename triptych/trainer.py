@@ -1,6 +1,8 @@
 """The only training loop. It knows engine, loader, run folder and evaluators, and no method."""
 
 import contextlib
+import json
+import math
 import os
 import signal
 import sys
@@ -17,7 +19,7 @@ from triptych.batch import Batch
 from triptych.checkpoint import Checkpoints, SaveEncoder, write_atomically
 from triptych.config import UserError
 from triptych.engine import Engine, StepResult
-from triptych.run import MetricsLog, RunFolder
+from triptych.run import MetricsLog, RunFolder, versions
 from triptych.task import Evaluator
 
 EXIT_REQUEUE = 75
@@ -100,7 +102,8 @@ class Trainer:
             UserError: no target in a global batch, a loss that is not finite, a disk that is full.
         """
         start = self._resume()
-        if start == self._config.max_steps and (self._run.path / "encoder").is_dir():
+        # Rank 0 looks, as a network file system may show the others an older folder.
+        if start == self._config.max_steps and self._distributed.on_main((self._run.path / "encoder").is_dir):
             return 0
         log = MetricsLog(self._run, start)
         with contextlib.closing(log), self._listen(), self._progress(start) as show:
@@ -141,7 +144,7 @@ class Trainer:
         return start
 
     def _save(self, step: int) -> None:
-        extra = {"world_size": self._distributed.world}
+        extra = {"world_size": self._distributed.world, "versions": versions()}
         files, encoder = self._engine.state(), self._engine.encoder_state()
         self._checkpoints.save(step, files, extra, encoder, self._save_encoder)
 
@@ -173,17 +176,19 @@ class Trainer:
         def choose() -> int | None:
             rows = log.rows()
             evaluated = sorted({key for row in rows for key in row if "/" in key})
-            scored = [row for row in rows if metric in row and self._checkpoints.path(row["step"]).is_dir()]
-            if not scored and any(self._evaluates(row["step"]) for row in rows):
+            if metric not in evaluated and any(self._evaluates(row["step"]) for row in rows):
                 raise UserError(f"trainer.best_metric: no figure {metric!r}; there are: {', '.join(evaluated)}")
+            scored = [
+                row
+                for row in rows
+                if math.isfinite(row.get(metric, math.nan)) and self._checkpoints.path(row["step"]).is_dir()
+            ]
             if not scored:
                 return None
             sign = 1 if self._config.best_is == "lowest" else -1
             best = min(scored, key=lambda row: sign * row[metric])
-            write_atomically(
-                self._run.path / "best.json",
-                f'{{"step": {best["step"]}, "metric": "{metric}", "value": {best[metric]!r}}}\n',
-            )
+            told = {"step": best["step"], "metric": metric, "value": best[metric]}
+            write_atomically(self._run.path / "best.json", json.dumps(told) + "\n")
             return int(best["step"])
 
         return self._distributed.on_main(choose)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from triptych.batch import fake_batch
+from triptych.batch import Track, fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models import load as door
@@ -73,6 +73,27 @@ def test_padding_and_hidden_steps_have_exactly_no_influence(normalize):
     assert torch.all(grad[~audio.mask] == 0)
     seen = grad[audio.mask & ~hidden].abs().sum(dim=-1) > 0  # a frame may fall on the dead side of every ReLU
     assert seen.float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("positions", "normalize"), [("index", False), ("seconds", True)])
+def test_a_clip_is_encoded_alike_whatever_it_is_batched_with(positions, normalize):
+    encoder = build(positions=positions, normalize=normalize)
+    batch = fake_batch(SPECS, absent={"audio": (1,), "text": (2,)})
+    hidden = torch.rand(batch.tracks["audio"].mask.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    batch.tracks["audio"] = replace(batch.tracks["audio"], hidden=hidden)
+    together = encoder.encode(batch)
+    for clip in range(len(batch)):
+        alone = {}
+        for name, track in batch.tracks.items():
+            length = max(1, int(track.mask[clip].sum()))  # no padding at all
+            alone[name] = Track(
+                **{key: value[clip : clip + 1, :length] for key, value in vars(track).items() if value is not None}
+            )
+        encoded = encoder.encode(replace(batch, keys=batch.keys[clip : clip + 1], epochs=(0,), tracks=alone))
+        for name, pooled in encoded.pooled.items():
+            torch.testing.assert_close(pooled[0], together.pooled[name][clip], rtol=0, atol=1e-5)
+        length = int(encoded.mask.sum())
+        torch.testing.assert_close(encoded.sequence[0, :length], together.sequence[clip, :length], rtol=0, atol=1e-5)
 
 
 def test_key_projections_start_as_query_projections_in_seconds_only():

@@ -74,6 +74,24 @@ def test_a_global_batch_without_any_target_stops_with_the_step(alone, tiny):
         engine.train_step([batch], 5)
 
 
+@pytest.mark.parametrize("kind", [pytest.param(0, marks=pytest.mark.slow), "accelerate"])
+def test_a_gradient_that_is_not_finite_changes_no_weight_though_every_loss_is_finite(alone, tiny, kind):
+    engine = tiny.build_engine(alone, kind)
+    before = tiny.weights_of(engine)
+    engine.task.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(UserError, match="step 2: the gradient is not finite"):
+        engine.train_step([tiny.make_batch([0, 1])], 2)
+    assert equal(before, tiny.weights_of(engine))
+
+
+def test_figures_are_weighed_by_their_items_over_all_micro_batches(alone, tiny):
+    engine = tiny.build_engine(alone, "accelerate")
+    whole = engine.evaluate([tiny.make_batch([0, 1, 2, 3, 5])])
+    parts = engine.evaluate([tiny.make_batch([0, 2]), tiny.make_batch([1, 3, 5])])
+    assert parts == pytest.approx(whole, rel=1e-6)
+    assert engine.evaluate([]) == {}
+
+
 def test_an_objective_without_items_is_left_out_of_the_figures(alone, tiny):
     engine = tiny.build_engine(alone, "accelerate")
     result = engine.train_step([tiny.make_batch([0, 2])], 0)

@@ -106,7 +106,7 @@ def test_a_folder_in_use_is_refused(run: Path, tmp_path: Path):
 
 def test_other_json_is_refused_as_results(run: Path, tmp_path: Path):
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(UserError, match=r"is not a results\.json"):
+    with pytest.raises(UserError, match=r"not a results\.json"):
         release(ReleaseConfig(run=run, out=tmp_path / "out", results=str(tmp_path / "other.json")))
 
 

@@ -81,8 +81,28 @@ def test_mistakes_are_named(tmp_path):
         report.read(tmp_path)
     with pytest.raises(UserError, match="seed given twice"):
         report.compare([report.read(run), report.read(twin)])
-    with pytest.raises(UserError, match="there are out and title"):
+    with pytest.raises(UserError, match="given twice"):
+        report.main([str(run), str(run)])
+    (twin / "config.yaml").write_text("seeds: [0]")
+    with pytest.raises(UserError, match="no pretraining run"):
+        report.read(twin)
+    with pytest.raises(UserError, match="there are out=FOLDER and title=TEXT"):
         report.main([str(run), "outt=x"])
     other = {**EVALUATION, "protocol": {"metrics": ["WA"], "split_sha256": "other"}}
     with pytest.raises(UserError, match="scored different clips"):
         report.evaluation.merge([EVALUATION, other])
+
+
+def test_systems_of_one_name_with_other_numbers_are_both_kept():
+    def probed(value):
+        row = {"system": "pretrained", "inputs": "audio", "note": "", "metrics": {"WA": {**SCORE, "value": value}}}
+        difference = {"first": "pretrained (audio)", "second": "majority class (-)", "metrics": {}}
+        return {**EVALUATION, "systems": [*EVALUATION["systems"], row], "differences": [difference]}
+
+    merged = report.evaluation.merge([probed(0.5), probed(0.6), probed(0.5)])
+    assert [row["system"] for row in merged["systems"]] == ["majority class", "pretrained", "pretrained, report 2"]
+    assert [row["first"] for row in merged["differences"]] == [
+        "pretrained (audio)",
+        "pretrained, report 2 (audio)",
+        "pretrained (audio)",
+    ]

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -27,6 +30,29 @@ def test_a_run_folder_is_opened_again_by_the_same_config_only(tmp_path, alone):
     assert starts[0]["versions"]["torch"]
     with pytest.raises(UserError, match=r"another config \(inner.rate: 0.1 -> 0.2; seed: 0 -> 1\).*another run name"):
         RunFolder.open(run.path, Config(seed=1, inner=Inner(rate=0.2)), alone)
+
+
+def test_two_jobs_in_one_run_folder_are_refused_until_the_first_has_ended(tmp_path, alone):
+    run = RunFolder.open(tmp_path / "run", Config(), alone)
+    again = """
+import sys
+from pathlib import Path
+from triptych.config import UserError
+from triptych.run import _lock
+try:
+    _lock(Path(sys.argv[1]))
+except UserError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", again, str(run.path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"run: process {os.getpid()} on " in told
+    assert "choose another run name" in told
+    RunFolder.open(run.path, Config(), alone)  # its own process may
+    # what a killed job leaves behind holds nothing
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "dead" / ".lock").write_text("process 1 on a node that was taken away\n")
+    RunFolder.open(tmp_path / "dead", Config(), alone)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, alone):

@@ -8,7 +8,7 @@ encoder/
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
 from triptych.models.encoder import Encoder
 
 FORMAT_VERSION = 1
+
+HASHED = ("model.safetensors", "vocabulary.txt")
+"""What config.json vouches for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +76,12 @@ def save_encoder(encoder: Encoder, folder: Path, state: Mapping[str, Tensor] | N
         name: tensor.detach().float().cpu().contiguous() for name, tensor in (state or encoder.state_dict()).items()
     }
     save_file(weights, folder / "model.safetensors")
-    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in encoder.words))
+    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in encoder.words), encoding="utf-8")
     description = {
         "format_version": FORMAT_VERSION,
         "system": configs.to_dict(encoder.system),
         "inputs": {modality: spec.to_json() for modality, spec in encoder.inputs.items()},
-        "sha256": {name: _sha256(folder / name) for name in ("model.safetensors", "vocabulary.txt")},
+        "sha256": {name: _sha256(folder / name) for name in HASHED},
     }
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -90,11 +93,7 @@ def load(folder: Path | str) -> Encoder:
         UserError: no encoder there, a damaged file, another format, or unfitting weights; the message names the file.
     """
     folder = Path(folder)
-    description = _describe(folder)
-    for name, digest in description["sha256"].items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
-            raise UserError(f"{folder / name}: missing or damaged (its SHA-256 is not the one in config.json)")
-    encoder = _build_described(folder, description)
+    encoder = _build_described(folder, _describe(folder, HASHED))
     try:
         encoder.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     except (SafetensorError, RuntimeError) as error:
@@ -103,14 +102,15 @@ def load(folder: Path | str) -> Encoder:
 
 
 def untrained(folder: Path | str, seed: int) -> Encoder:
-    """The same architecture with fresh weights, for the baseline of every probe."""
+    """The same architecture with fresh weights, for the baseline of every probe; raises as `load` does."""
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build_described(folder, _describe(folder)).eval()
+        return _build_described(folder, _describe(folder, ("vocabulary.txt",))).eval()
 
 
-def _describe(folder: Path) -> dict[str, Any]:
+def _describe(folder: Path, wanted: Sequence[str]) -> dict[str, Any]:
+    """config.json, after the hashes of the wanted files."""
     path = folder / "config.json"
     try:
         description = json.loads(path.read_text())
@@ -120,18 +120,26 @@ def _describe(folder: Path) -> dict[str, Any]:
         ) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
-    if description.get("format_version") != FORMAT_VERSION:
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{path}: format {description.get('format_version')}, this version reads {FORMAT_VERSION}: "
-            "install the version that wrote it"
+            f"{path}: format {version}, this version reads {FORMAT_VERSION}: install the version that wrote it"
         )
+    for name in wanted:
+        if not (folder / name).is_file() or _sha256(folder / name) != description.get("sha256", {}).get(name):
+            raise UserError(f"{folder / name}: missing or damaged (its SHA-256 is not the one in config.json)")
     return description
 
 
 def _build_described(folder: Path, description: dict[str, Any]) -> Encoder:
-    system = configs.load(SystemConfig, description["system"])
-    inputs = {modality: FeatureSpec.from_json(fields) for modality, fields in description["inputs"].items()}
-    words = tuple((folder / "vocabulary.txt").read_text().splitlines())
+    try:
+        system = configs.load(SystemConfig, description["system"])
+        inputs = {modality: FeatureSpec.from_json(fields) for modality, fields in description["inputs"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        told = error if isinstance(error, UserError) else repr(error)
+        raise UserError(f"{folder / 'config.json'}: describes no encoder of this version: {told}") from None
+    # not splitlines, which also takes some characters of other alphabets for the end of a line
+    words = tuple((folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1])
     return build(system, inputs, words)
 
 

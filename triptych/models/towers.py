@@ -26,7 +26,6 @@ class InputConfig:
     (which feeds VGG-16 vectors). Raw crops need one: it is the light frame tower."""
     convolution: int = 1
     """Steps that a convolution sees before the positions are added; 1 is none, as in the paper."""
-
     normalize: bool = False
     """Subtract from each frame the clip's own mean, and divide by its standard deviation, over the frames in sight
     (mean and variance normalisation, as for cepstra); the mean enters by a linear map of its own. What moves is then

@@ -1,0 +1,48 @@
+"""Whether a shard set has what an encoder takes and a protocol asks for, told before anything is read. No torch."""
+
+from collections.abc import Mapping
+
+from shards.index import ShardSet
+from shards.vocabulary import read_counts
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+WITHOUT = {"text": "without_words", "audio": "without_audio", "video": "without_video"}
+"""Modality -> the manifest's count of clips that lack it."""
+
+
+def check_suits(
+    shard_set: ShardSet, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], label: str
+) -> dict[str, str]:
+    """What a reader of the results must know of how the set suits the encoder.
+
+    Args:
+        shard_set: that is read.
+        inputs: modality -> feature, as shown to the encoder.
+        words: the encoder's vocabulary.
+        label: that the protocol scores.
+
+    Returns:
+        "absent": modalities that no clip has; "known words": share of the training split's words that the vocabulary
+        has. Each only where there is something to tell.
+
+    Raises:
+        UserError: no clip has the label or any of the modalities, or the vocabulary has none of the words.
+    """
+    manifest, folder = shard_set.manifest, shard_set.folder
+    if label not in manifest.labels:
+        raise UserError(f"{folder}: no clip has the label {label!r}; there are: {', '.join(manifest.labels) or 'none'}")
+    absent = [name for name in inputs if manifest.counts[WITHOUT[name]] == manifest.written]
+    if len(absent) == len(inputs):
+        raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
+    told = {"absent": f"no clip has {' or '.join(absent)}"} if absent else {}
+    if "text" in inputs and "text" not in absent:
+        counts = read_counts(folder / "vocabulary.txt", manifest.vocabulary_sha256)
+        known = sum(counts.get(word, 0) for word in words) / max(1, sum(counts.values()))
+        if not known:
+            raise UserError(
+                f"{folder}: the encoder's vocabulary has none of the words here; is it of this language? To leave the "
+                f"text out, give inputs without it"
+            )
+        told["known words"] = f"{100 * known:.1f} % of the training split's words are in the encoder's vocabulary"
+    return told
