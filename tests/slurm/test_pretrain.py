@@ -8,9 +8,9 @@ import pytest
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.dist, pytest.mark.xdist_group("slurm")]
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "pretrain.sbatch"
-STEPS = 300
+STEPS = 60
 """Enough that the signal comes while it trains."""
-LONG = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=100", "trainer.evaluate_every=100")
+LONG = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=30", "trainer.evaluate_every=60")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def whole(slurm, demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_run_on_two_nodes(demo, whole: Path) -> None:
     assert [line["step"] for line in demo.logged(whole) if "loss" in line] == list(range(1, STEPS + 1))
-    assert [start["world"] for start in starts(whole)] == [2]
+    assert [start["world_size"] for start in starts(whole)] == [2]
 
 
 def test_a_preempted_run_comes_back_without_a_seam(slurm, demo, whole: Path, tmp_path: Path) -> None:

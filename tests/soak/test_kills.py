@@ -1,6 +1,5 @@
 """A run that is stopped again and again, at any moment and in any way, gives the curve of one that nothing stopped."""
 
-import json
 import signal
 import time
 from pathlib import Path
@@ -8,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.soak, pytest.mark.dist, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.soak, pytest.mark.dist, pytest.mark.timeout(1800)]
 
 STEPS = 240
 CURVE = (f"trainer.max_steps={STEPS}", "trainer.checkpoint_every=5", "trainer.evaluate_every=40")
+
+MOMENTS = ("training", "launched", "training", "opened")
+"""What the stop follows by up to some seconds."""
 
 
 def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_path: Path) -> None:
@@ -21,7 +23,7 @@ def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_p
     assert done.returncode == 0, done.stderr
     started, stops = time.monotonic(), []
     for number in range(wanted := trials(20)):
-        stops.append(stop(demo, killed, random, while_it_starts=number % 4 == 3))
+        stops.append(stop(demo, killed, random, MOMENTS[number % len(MOMENTS)]))
         if stops[-1] == "done":
             break
     assert len(stops) > wanted / 2, "the run was done before it was stopped often enough: raise STEPS"
@@ -33,15 +35,19 @@ def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_p
     record_property("measured", f"stopped after {', '.join(stops)}; {time.monotonic() - started:.0f} s")
 
 
-def stop(demo, runs: Path, random: np.random.Generator, *, while_it_starts: bool) -> str:
+def stop(demo, runs: Path, random: np.random.Generator, moment: str) -> str:
     """Start the run and stop it at some moment, with a signal that it can answer or one that it cannot."""
-    before = starts(runs)
+    watched = {
+        "launched": None,
+        "opened": runs / "run" / "environment.json",
+        "training": runs / "run" / "metrics.jsonl",
+    }
+    file, deadline = watched[moment], time.monotonic() + 120
+    before = changed(file)
     torchrun = demo.start(runs, *CURVE)
-    if not while_it_starts:
-        deadline = time.monotonic() + 120
-        while starts(runs) == before and torchrun.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    time.sleep(random.uniform(0, 6 if while_it_starts else 3))
+    while file and changed(file) == before and torchrun.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, {"launched": 8, "opened": 4, "training": 2}[moment]))
     if torchrun.poll() is not None:
         assert torchrun.returncode == 0, (runs / "log").read_text()[-4000:]
         return "done"
@@ -57,7 +63,6 @@ def stop(demo, runs: Path, random: np.random.Generator, *, while_it_starts: bool
     return f"{steps:.0f} TERM"
 
 
-def starts(runs: Path) -> int:
-    """How often the run was started so far."""
-    file = runs / "run" / "environment.json"
-    return len(json.loads(file.read_text())) if file.is_file() else 0
+def changed(file: Path | None) -> int:
+    """When a file was written to last."""
+    return file.stat().st_mtime_ns if file and file.is_file() else 0
