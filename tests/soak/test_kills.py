@@ -37,15 +37,13 @@ def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_p
 
 def stop(demo, runs: Path, random: np.random.Generator, moment: str) -> str:
     """Start the run and stop it at some moment, with a signal that it can answer or one that it cannot."""
-    watched = {
-        "launched": None,
-        "opened": runs / "run" / "environment.json",
-        "training": runs / "run" / "metrics.jsonl",
-    }
-    file, deadline = watched[moment], time.monotonic() + 120
-    before = changed(file)
+    growing = {"opened": "environment.json", "training": "metrics.jsonl"}.get(moment)
+    size, deadline = length(runs, growing), time.monotonic() + 120
     torchrun = demo.start(runs, *CURVE)
-    while file and changed(file) == before and torchrun.poll() is None and time.monotonic() < deadline:
+    while growing and torchrun.poll() is None and time.monotonic() < deadline:
+        size, before = length(runs, growing), size
+        if size > before:
+            break
         time.sleep(0.01)
     time.sleep(random.uniform(0, {"launched": 8, "opened": 4, "training": 2}[moment]))
     if torchrun.poll() is not None:
@@ -63,6 +61,7 @@ def stop(demo, runs: Path, random: np.random.Generator, moment: str) -> str:
     return f"{steps:.0f} TERM"
 
 
-def changed(file: Path | None) -> int:
-    """When a file was written to last."""
-    return file.stat().st_mtime_ns if file and file.is_file() else 0
+def length(runs: Path, name: str | None) -> int:
+    """Of a file of the run; a run that continues cuts its metrics first, and then they grow."""
+    file = runs / "run" / (name or "none")
+    return file.stat().st_size if file.is_file() else 0
