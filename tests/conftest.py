@@ -87,7 +87,7 @@ class Demo:
     """Small runs of `python -m pretrain demo`, all of the same config unless overridden."""
 
     shards: Path
-    steps: int = 12
+    steps: int = 24
 
     def arguments(self, runs: Path, *overrides: str) -> list[str]:
         """What `python -m pretrain` is given; the run is `runs`/run."""

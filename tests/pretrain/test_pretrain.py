@@ -23,9 +23,9 @@ def test_a_run_ends_with_metrics_tensorboard_checkpoints_and_an_encoder_that_loa
     folder = whole / "run"
     steps = [line["step"] for line in demo.logged(whole) if "loss" in line]
     assert steps == list(range(1, demo.steps + 1))
-    assert [line["step"] for line in demo.logged(whole) if "valid/loss/masked_lm" in line] == [6, 12]
+    assert [line["step"] for line in demo.logged(whole) if "valid/loss/masked_lm" in line] == [6, 12, 18, 24]
     assert list((folder / "tensorboard").glob("events*"))
-    assert (folder / "checkpoints" / "step-00000012" / "manifest.json").is_file()
+    assert (folder / "checkpoints" / "step-00000024" / "manifest.json").is_file()
     assert set(load(folder / "encoder").widths) == {"text", "audio", "video", "fused"}
 
 
@@ -39,7 +39,7 @@ def test_after_sigkill_the_same_command_gives_the_same_curve_to_the_last_bit(dem
     assert 6 <= len(demo.logged(tmp_path)) < demo.steps, (tmp_path / "log").read_text()
     done = demo.run(tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "continuing after step 4" in done.stderr or "continuing after step 8" in done.stderr
+    assert "continuing after step" in done.stderr, done.stderr
     assert demo.logged(tmp_path) == demo.logged(whole)
 
 
