@@ -10,6 +10,7 @@ import time
 import wave
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,17 +114,25 @@ class Demo:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         return [*torchrun, f"--nproc-per-node={processes}", *program]
 
-    def run(self, runs: Path, *overrides: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, runs: Path, *overrides: str, processes: int = 2, timeout_s: float = 280
+    ) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        command = self.command(runs, *overrides, processes=processes)
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+        command, pipe = self.command(runs, *overrides, processes=processes), subprocess.PIPE
+        with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as started:
+            try:
+                said = started.communicate(timeout=timeout_s)
+            except BaseException:
+                self.kill(started)
+                raise
+        return subprocess.CompletedProcess(command, started.returncode, *said)
 
     def start(self, runs: Path, *overrides: str) -> subprocess.Popen[bytes]:
         """Start two processes; what they say is added to `runs`/log."""
         with (runs / "log").open("a") as log:
             return subprocess.Popen(self.command(runs, *overrides), cwd=ROOT, stdout=log, stderr=log)
 
-    def kill(self, torchrun: subprocess.Popen[bytes]) -> None:
+    def kill(self, torchrun: subprocess.Popen[Any]) -> None:
         """SIGKILL for torchrun and its ranks, which are no process group: each rank has a session of its own."""
         ranks = [pid for pid, (parent, _) in _processes().items() if parent == torchrun.pid]
         for pid in (torchrun.pid, *ranks):
