@@ -1,3 +1,4 @@
+import hashlib
 from types import SimpleNamespace
 
 import pytest
@@ -15,11 +16,15 @@ INPUTS = {
 @pytest.fixture
 def shard_set(tmp_path):
     """Ten clips with sound and words, none with a picture."""
-    (tmp_path / "vocabulary.txt").write_text("the 60\ncat 30\nnaïve 10\n", encoding="utf-8")
-    counts = {"without_words": 2, "without_audio": 0, "without_video": 10}
-    return SimpleNamespace(
-        folder=tmp_path, manifest=SimpleNamespace(labels={"emotion": {"sad": 10}}, counts=counts, written=10)
+    vocabulary = "the 60\ncat 30\nnaïve 10\n".encode()
+    (tmp_path / "vocabulary.txt").write_bytes(vocabulary)
+    manifest = SimpleNamespace(
+        labels={"emotion": {"sad": 10}},
+        counts={"without_words": 2, "without_audio": 0, "without_video": 10},
+        written=10,
+        vocabulary_sha256=hashlib.sha256(vocabulary).hexdigest(),
     )
+    return SimpleNamespace(folder=tmp_path, manifest=manifest)
 
 
 def test_what_is_absent_and_how_many_words_are_known_is_told(shard_set):
