@@ -217,4 +217,7 @@ def _import_deepspeed(distributed: Distributed) -> Any:
     import deepspeed.utils
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # On a CPU it would compile a shared-memory all-reduce at every first start: that needs a compiler, and a process
+    # killed meanwhile leaves a lock in the user's cache at which every later start waits forever (seen).
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

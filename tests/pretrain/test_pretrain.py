@@ -12,7 +12,9 @@ from triptych.models.load import load
 def whole(demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    done = demo.run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "compiled"))
+        done = demo.run(folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -27,6 +29,13 @@ def test_a_run_ends_with_metrics_tensorboard_checkpoints_and_an_encoder_that_loa
     assert list((folder / "tensorboard").glob("events*"))
     assert (folder / "checkpoints" / "step-00000024" / "manifest.json").is_file()
     assert set(load(folder / "encoder").widths) == {"text", "audio", "video", "fused"}
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_nothing_is_compiled_at_the_start(whole: Path) -> None:
+    """A process killed while it compiles leaves a lock behind at which every later start would wait forever."""
+    assert not (whole / "compiled").exists()
 
 
 @pytest.mark.slow
