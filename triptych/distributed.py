@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -37,6 +37,8 @@ class Distributed:
     local_rank: int
     device: torch.device
     backend: str
+    inherited: Mapping[str, str | None] = field(default_factory=dict)
+    """Environment variables that `init` set, and what they were (None: not set)."""
 
     @property
     def is_main(self) -> bool:
@@ -95,9 +97,15 @@ class Distributed:
         self.gather(None)
 
     def shutdown(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, and the environment as `init` found it: a job submitted by this process later would
+        take its rank and world size for its own."""
         if dist.is_initialized():
             dist.destroy_process_group()
+        for name, value in self.inherited.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
     @contextlib.contextmanager
     def _explaining(self) -> Iterator[None]:
@@ -124,6 +132,8 @@ def init(device: Literal["auto", "cpu", "cuda"] = "auto") -> Distributed:
     backend = "nccl" if place.type == "cuda" else "gloo"
     if place.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:  # ranks that each take all cores slow each other
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    inherited = {name: os.environ.get(name) for name in names}
     # DeepSpeed and Accelerate read these themselves, also where Slurm or nobody launched us.
     os.environ.update(RANK=str(launch.rank), WORLD_SIZE=str(launch.world), LOCAL_RANK=str(launch.local_rank))
     if not dist.is_initialized():
@@ -134,7 +144,7 @@ def init(device: Literal["auto", "cpu", "cuda"] = "auto") -> Distributed:
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         else:
             dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=timeout)
-    return Distributed(launch.rank, launch.world, launch.local_rank, place, backend)
+    return Distributed(launch.rank, launch.world, launch.local_rank, place, backend, inherited)
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:

@@ -1,5 +1,8 @@
+import os
+
 import pytest
 
+from triptych import distributed
 from triptych.config import UserError
 from triptych.distributed import Launch, read_launch
 
@@ -31,6 +34,18 @@ def test_half_a_launcher_is_refused_with_what_is_missing(environment, missing):
         return  # without it there is one task
     with pytest.raises(UserError, match=f"not {missing}"):
         read_launch({name: value for name, value in environment.items() if name != missing})
+
+
+def test_a_process_that_leaves_its_group_leaves_no_rank_for_those_it_starts_later(monkeypatch):
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_PORT", "12345")
+    joined = distributed.init("cpu")
+    assert os.environ["WORLD_SIZE"] == "1"
+    joined.shutdown()
+    assert "WORLD_SIZE" not in os.environ
+    assert "RANK" not in os.environ
+    assert os.environ["MASTER_PORT"] == "12345"
 
 
 def test_a_rank_outside_the_world_is_refused():
