@@ -24,6 +24,7 @@ demo: .venv/installed
 	python -m linear_probe synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/probe
 	python -m finetune synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/finetune
 	python -m triptych.release runs/demo/pretrain runs/demo/released results=runs/demo/probe/results.json
+	python -m triptych.report runs/demo/pretrain runs/demo/probe runs/demo/finetune out=runs/demo/report title="Triptych demo"
 
 # Everything that this machine can run, Slurm and several processes included; what it cannot run is counted as skipped.
 test: export OMP_NUM_THREADS := 1
