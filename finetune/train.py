@@ -29,6 +29,7 @@ from triptych.checkpoint import Checkpoints
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine_accelerate import AccelerateEngine
+from triptych.files import sha256
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, save_encoder, untrained
 from triptych.protocols import registry
@@ -219,7 +220,7 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
         note = f"step {steps} ({protocol.select} {100 * score:.1f})"
         systems.append(evaluation.System(name=TITLES[init], inputs=inputs, probabilities=rows, note=note))
     titles = [system.title for system in systems[1:]]
-    digest = evaluation.sha256(Path(config.encoder) / "model.safetensors")
+    digest = sha256(Path(config.encoder) / "model.safetensors")
     return evaluation.Evaluation(
         title=f"Fine-tuning: {protocol.label}, {protocol.name}",
         protocol=protocol,

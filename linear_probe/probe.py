@@ -24,6 +24,7 @@ from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import Batch
 from triptych.config import UserError
+from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
@@ -221,7 +222,7 @@ def _facts(
     }
     for name, folder in config.named_encoders().items():
         pooled = ", ".join(config.pooled or encoders[name].widths)
-        digest = evaluation.sha256(folder / "model.safetensors")
+        digest = sha256(folder / "model.safetensors")
         facts[f"encoder {name}"] = f"`{_short(folder)}`, model SHA-256 `{digest}`"
         facts[f"features of {name}"] = f"pooled {pooled}; zeros where a clip lacks one"
         facts |= {f"{title} for {name}": told for title, told in suits[name].items()}

@@ -15,10 +15,11 @@ from shards.index import ShardSet
 from shards.read import EvalLoader, TrainLoader
 from shards.vocabulary import Vocabulary
 from triptych import distributed as processes
-from triptych.checkpoint import Checkpoints, write_atomically
+from triptych.checkpoint import Checkpoints
 from triptych.distributed import Distributed
 from triptych.engine_deepspeed import DeepSpeedEngine
 from triptych.evaluate import LossEvaluator
+from triptych.files import write_atomically
 from triptych.models.encoder import Encoder
 from triptych.models.load import save_encoder
 from triptych.run import RunFolder

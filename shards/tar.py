@@ -14,30 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shards.record import Member, ShardIndex, ShardInfo
+from triptych.files import sync, write_atomically
 
 _OWN_FILE = re.compile(
     r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.(manifest\.json|vocabulary\.txt)\.tmp|quarantined\.json"
 )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is whole or absent, whatever interrupts it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -84,7 +65,7 @@ class ShardWriter:
         write_atomically(self.folder / f"{self._stem}.index.json", index)
         size = temporary.stat().st_size
         temporary.rename(self.folder / name)
-        sync_folder(self.folder)
+        sync(self.folder)
         self.shards.append(
             ShardInfo(
                 name=name,

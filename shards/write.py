@@ -6,10 +6,8 @@ python -m shards write configs/shards/grid.yaml corpus.voxceleb2.root=FOLDER out
 import errno
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -27,9 +25,11 @@ from shards.probe import Job, Opened, open_clip
 from shards.record import SPLITS, ClipRecord, Manifest, RawClip
 from shards.split import SplitConfig, draw
 from shards.summary import Tally, print_summary
-from shards.tar import ShardWriter, remove_unfinished, write_atomically
+from shards.tar import ShardWriter, remove_unfinished
 from shards.vocabulary import Vocabulary
+from triptych import provenance
 from triptych.config import UserError, chosen, to_dict
+from triptych.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,18 +255,5 @@ def _total_counts(tallies: dict[str, Tally]) -> dict[str, int]:
 
 def _created_by() -> str:
     """Version and, in a checkout, commit of this code."""
-    try:
-        version = importlib.metadata.version("triptych-pretrain")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown version"
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return f"triptych-pretrain {version}"
-    return f"triptych-pretrain {version}, commit {commit}"
+    parts = (provenance.version() or "unknown version", provenance.commit())
+    return f"{provenance.PACKAGE} " + ", commit ".join(part for part in parts if part)

@@ -8,10 +8,8 @@ checkpoints/step-00001000/
     manifest.json           bytes and SHA-256 of every file above
 """
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from torch import Tensor
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine import Files
+from triptych.files import sha256, sync
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class Checkpoints:
                 _seal(temporary)
                 shutil.rmtree(self.path(step), ignore_errors=True)  # of an earlier start, if any
                 temporary.rename(self.path(step))
-                _sync(self.folder)
+                sync(self.folder)
             except Exception as error:  # safetensors has an error of its own for a full disk
                 shutil.rmtree(temporary, ignore_errors=True)
                 if isinstance(error, OSError) or "SafetensorError" in type(error).__name__:
@@ -148,41 +147,19 @@ def find_damage(folder: Path) -> str | None:
                 return f"{name} is missing"
             if (folder / name).stat().st_size != entry["bytes"]:
                 return f"{name} has {(folder / name).stat().st_size} bytes instead of {entry['bytes']}"
-            if _sha256(folder / name) != entry["sha256"]:
+            if sha256(folder / name) != entry["sha256"]:
                 return f"{name} does not match its hash"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest.json: {error}"
     return None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file: after a crash it is the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    _sync(temporary)
-    temporary.rename(path)
-    _sync(path.parent)
-
-
 def _seal(folder: Path) -> None:
     """Write the manifest of a folder and flush everything to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in files
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
     }
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "files": entries}, indent=1))
     for path in [*files, folder / "manifest.json", *(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        _sync(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)

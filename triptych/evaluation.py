@@ -101,12 +101,6 @@ def read(path: Path) -> dict[str, Any]:
     return numbers
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def majority(splits: Mapping[str, Split], num_classes: int) -> System:
     """The trivial system: always the most common class of the training split."""
     shares = np.bincount(splits["train"].truth, minlength=num_classes) / len(splits["train"].truth)

@@ -23,6 +23,7 @@ from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import fake_batch
 from triptych.config import UserError
+from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.load import load
@@ -72,7 +73,7 @@ def release(config: ReleaseConfig) -> None:
     if config.results:
         shutil.copyfile(config.results, partial / "results.json")
     files = sorted(path for path in partial.rglob("*") if path.is_file())
-    sums = "".join(f"{evaluation.sha256(path)}  {path.relative_to(partial)}\n" for path in files)
+    sums = "".join(f"{sha256(path)}  {path.relative_to(partial)}\n" for path in files)
     (partial / "SHA256SUMS").write_text(sums)
     _try(encoder, load(partial))
     partial.replace(config.out)
@@ -114,7 +115,7 @@ def _trained_on(run: Path) -> dict[str, str]:
     if manifest.is_file():
         said = json.loads(manifest.read_text())
         facts["clips"] = f"{said['corpus']}, {said['written']} clips over all splits (train was used for the weights)"
-        facts["manifest"] = f"SHA-256 `{evaluation.sha256(manifest)}`"
+        facts["manifest"] = f"SHA-256 `{sha256(manifest)}`"
     return facts
 
 

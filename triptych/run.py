@@ -3,13 +3,11 @@
 import datetime
 import errno
 import fcntl
-import importlib.metadata
 import json
 import logging
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ import torch
 import yaml
 
 from triptych import config as configs
-from triptych.checkpoint import write_atomically
+from triptych import provenance
 from triptych.config import UserError
 from triptych.distributed import Distributed
+from triptych.files import write_atomically
 
 LOG = logging.getLogger(__name__)
 
@@ -160,13 +159,13 @@ def describe_environment(distributed: Distributed) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": versions(),
-        "commit": _commit(),
+        "commit": provenance.commit(),
     }
 
 
 def versions() -> dict[str, str]:
     """Package -> version, of those that are installed and can change numbers."""
-    return {name: version for name in PACKAGES if (version := _version(name))}
+    return {name: version for name in PACKAGES if (version := provenance.version(name))}
 
 
 def _lock(path: Path) -> None:
@@ -188,22 +187,6 @@ def _lock(path: Path) -> None:
         return
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this runs from, with "-dirty" where files differ; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _check_same(path: Path, old: Any, new: Any) -> None:

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from triptych.batch import Batch
-from triptych.checkpoint import Checkpoints, SaveEncoder, write_atomically
+from triptych.checkpoint import Checkpoints, SaveEncoder
 from triptych.config import UserError
 from triptych.engine import Engine, StepResult
+from triptych.files import write_atomically
 from triptych.run import MetricsLog, RunFolder, versions
 from triptych.task import Evaluator
 

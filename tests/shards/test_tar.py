@@ -4,10 +4,8 @@ import tarfile
 import zlib
 from pathlib import Path
 
-import pytest
-
 from shards.record import ShardIndex
-from shards.tar import ShardWriter, remove_unfinished, write_atomically
+from shards.tar import ShardWriter, remove_unfinished
 
 SAMPLES = {f"id{i}/v/0000{i}": {"json": b"{}", "mp4": bytes([i]) * (700 * i), "lfbe.npy": b"x" * i} for i in range(5)}
 
@@ -70,12 +68,3 @@ def test_cleaning_takes_own_files_only(tmp_path: Path) -> None:
     remove_unfinished(tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my-train-000000.tar", "notes.txt"]
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a.json", b"old")
-
-    with pytest.raises(TypeError):
-        write_atomically(tmp_path / "a.json", "no bytes")  # type: ignore[arg-type]
-
-    assert (tmp_path / "a.json").read_bytes() == b"old"

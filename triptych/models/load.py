@@ -6,7 +6,6 @@ encoder/
   vocabulary.txt      one word a line; the word on line i has id i (ids start at 1)
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from triptych import config as configs
 from triptych.config import UserError
+from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
 from triptych.models.encoder import Encoder
@@ -81,7 +81,7 @@ def save_encoder(encoder: Encoder, folder: Path, state: Mapping[str, Tensor] | N
         "format_version": FORMAT_VERSION,
         "system": configs.to_dict(encoder.system),
         "inputs": {modality: spec.to_json() for modality, spec in encoder.inputs.items()},
-        "sha256": {name: _sha256(folder / name) for name in HASHED},
+        "sha256": {name: sha256(folder / name) for name in HASHED},
     }
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -126,7 +126,7 @@ def _describe(folder: Path, wanted: Sequence[str]) -> dict[str, Any]:
             f"{path}: format {version}, this version reads {FORMAT_VERSION}: install the version that wrote it"
         )
     for name in wanted:
-        if not (folder / name).is_file() or _sha256(folder / name) != description.get("sha256", {}).get(name):
+        if not (folder / name).is_file() or sha256(folder / name) != description.get("sha256", {}).get(name):
             raise UserError(f"{folder / name}: missing or damaged (its SHA-256 is not the one in config.json)")
     return description
 
@@ -141,8 +141,3 @@ def _build_described(folder: Path, description: dict[str, Any]) -> Encoder:
     # not splitlines, which also takes some characters of other alphabets for the end of a line
     words = tuple((folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1])
     return build(system, inputs, words)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
