@@ -1,48 +1,45 @@
 """python -m shards write|check|show ..."""
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from importlib import import_module
 
-from triptych.config import UserError, find, load, run_command
+from triptych.config import UserError, nearest, run_command
 
-HELP = """\
-python -m shards write CONFIG [a.b=c ...]   raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)
-python -m shards check FOLDER               read a shard set again and compare every hash and count
-python -m shards show FOLDER [a.b=c ...]    look at what is in a shard set
+COMMANDS = {
+    "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
+    "check": ("FOLDER", "read a shard set again and compare every hash and count"),
+    "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
+}
+"""Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;
+only the one that is asked for is imported."""
 
-Fields of CONFIG are those of shards.write.WriteConfig; a.b=c overrides one of them, as in out=/data/shards."""
+
+def _help() -> str:
+    lines = [f"python -m shards {name:<10} {argument} [a.b=c ...]" for name, (argument, _) in COMMANDS.items()]
+    width = max(map(len, lines))
+    text = "\n".join(f"{line:<{width}}   {does}" for line, (_, does) in zip(lines, COMMANDS.values(), strict=True))
+    return f"{text}\n\na.b=c sets one field of the config, as in out=/data/shards. More: python -m shards NAME --help"
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name."""
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
         return 0 if arguments else 2
     command, *rest = arguments
-    if command not in ("write", "check", "show"):
-        raise UserError(f"{command}: no such command; there are write, check and show (python -m shards --help)")
-    if not rest:
-        raise UserError(
-            f"{command}: {'CONFIG' if command == 'write' else 'FOLDER'} is missing (python -m shards --help)"
-        )
-    target, *overrides = rest
-    # imported one by one: each command loads only what it needs
-    if command == "write":
-        from shards.write import WriteConfig, write
-
-        write(load(WriteConfig, find(target, "shards"), overrides))
+    if command not in COMMANDS:
+        raise UserError(f"{command}: no such command.{nearest(command, COMMANDS)}")
+    module = import_module(f"shards.{command}")
+    if {"-h", "--help"} & set(rest):
+        print(module.__doc__)
         return 0
-    if command == "check":
-        from shards import check
-
-        if overrides:
-            raise UserError(f"check: takes one folder; unexpected: {' '.join(overrides)}")
-        return check.run(Path(target))
-    from shards import show
-
-    return show.run(Path(target), overrides)
+    if not rest:
+        raise UserError(f"{command}: {COMMANDS[command][0]} is missing (python -m shards --help)")
+    target, *overrides = rest
+    status: int = module.run(target, overrides)
+    return status
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from shards.features.words import WORDS
-from shards.index import DamagedShard, check_size, load_index, load_manifest, read_member
+from shards.index import DamagedShard, ShardSet, check_size, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.summary import Tally
 from shards.vocabulary import Vocabulary
@@ -39,6 +39,7 @@ CHECKS = {
     "features": "each stored feature has its dtype and shape, and no clip lacks it",
     "splits": "no key comes twice, no group is on two sides",
     "totals": "words, seconds, labels and missing streams are as counted in the manifest",
+    "durations": "each split's durations.npy has its SHA-256 and the seconds of the clips in their order",
     "vocabulary": "vocabulary.txt has its SHA-256 and the words of the training split",
 }
 IN_A_SHARD = {"members", "headers", "records", "features", "splits"}
@@ -77,8 +78,12 @@ class Found:
         self.problems.append(Problem(check, where, what))
 
 
-def run(folder: Path) -> int:
+def run(target: str, overrides: Sequence[str] = ()) -> int:
     """Check a shard set and print what is good and what is bad, and where.
+
+    Args:
+        target: its folder.
+        overrides: none are known.
 
     Returns:
         The exit status: 0 if everything is as it was written, else 1.
@@ -86,7 +91,9 @@ def run(folder: Path) -> int:
     Raises:
         UserError: the folder is no shard set, or its manifest cannot be read.
     """
-    console = Console()
+    if overrides:
+        raise UserError(f"check: takes one folder; unexpected: {' '.join(overrides)}")
+    console, folder = Console(), Path(target)
     manifest = load_manifest(folder)
     found = inspect(folder, manifest, quiet=not console.is_terminal)
     bad = Counter(problem.check for problem in found.problems)
@@ -130,8 +137,9 @@ def inspect(folder: Path, manifest: Manifest, *, quiet: bool) -> Found:
     _check_vocabulary(folder, manifest, tallies["train"] if all_there else None, found)
     if all_there:
         _check_totals(manifest, tallies, found)
+        _check_durations(folder, tallies, found)
     else:
-        found.incomplete |= {"totals", "vocabulary"}
+        found.incomplete |= {"totals", "durations", "vocabulary"}
     return found
 
 
@@ -296,6 +304,20 @@ def _check_totals(manifest: Manifest, tallies: Mapping[str, Tally], found: Found
     if manifest.labels != labels:
         seen = {label: dict(classes) for label, classes in labels.items()}
         found.add("totals", MANIFEST, f"labels: {manifest.labels}, the clips have {seen}")
+
+
+def _check_durations(folder: Path, tallies: Mapping[str, Tally], found: Found) -> None:
+    shard_set = ShardSet(folder)
+    for split, tally in tallies.items():
+        if not tally.clips:
+            continue
+        try:
+            listed = shard_set.split(split).durations
+        except UserError as error:
+            found.add("durations", f"{split}.durations.npy", str(error))
+            continue
+        if not np.array_equal(listed, np.array(tally.durations, dtype=np.float32)):
+            found.add("durations", f"{split}.durations.npy", "other seconds than the clips' own")
 
 
 def _check_vocabulary(folder: Path, manifest: Manifest, train: Tally | None, found: Found) -> None:

@@ -1,11 +1,13 @@
 """Open a shard set: its manifest, its indexes, and one sample's bytes at a time, each checked. No torch."""
 
 import hashlib
+import io
 import json
 import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,7 +135,7 @@ class ShardSet:
             if not shards:
                 has = ", ".join(dict.fromkeys(shard.split for shard in self.manifest.shards)) or "no shard at all"
                 raise UserError(f"{self.folder}: no clips in a split {name!r}; it has {has}")
-            self._splits[name] = Split(self.folder, name, shards)
+            self._splits[name] = Split(self.folder, name, shards, self.manifest.durations_sha256[name])
         return self._splits[name]
 
     def vocabulary(self) -> Vocabulary:
@@ -151,8 +153,9 @@ class Split:
     Where members lie is kept in arrays: as objects, a million clips would take gigabytes in every process.
     """
 
-    def __init__(self, folder: Path, name: str, shards: list[ShardInfo]) -> None:
+    def __init__(self, folder: Path, name: str, shards: list[ShardInfo], durations_sha256: str) -> None:
         self.name = name
+        self._durations = folder / f"{name}.durations.npy", durations_sha256
         self.shard_sizes = tuple(shard.num_samples for shard in shards)
         self.keys: list[str] = []
         self._paths = [folder / shard.name for shard in shards]
@@ -178,6 +181,23 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def durations(self) -> np.ndarray:
+        """[len] float32, seconds of each clip.
+
+        Raises:
+            DamagedShard: the file is missing, or not the one that was written.
+        """
+        path, sha256 = self._durations
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DamagedShard(f"{path}: cannot be read ({error.strerror}); copy the shard set again") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DamagedShard(f"{path}: not the file that was written (SHA-256 differs); copy it again")
+        seconds: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+        return seconds
 
     def extensions(self, sample_id: int) -> list[str]:
         """What the sample holds: "json", "mp4", "lfbe.npy", ..."""

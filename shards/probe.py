@@ -1,7 +1,7 @@
 """Opens one clip completely: what is not proven readable here never gets into a shard. Runs in a child process."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ class Job:
     key: str
     video: Path | None
     audio: Path | None
+    attachments: dict[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ def open_clip(job: Job, features: FeaturesConfig) -> Opened:
         DecodeError: a file cannot be read, is damaged, or the clip has neither sound nor picture.
     """
     media = {path.suffix[1:].lower(): _read(path) for path in (job.video, job.audio) if path is not None}
+    media |= {extension: _read(path) for extension, path in job.attachments.items()}
     audio_bytes, video_bytes = audio_of(media), video_of(media)
     samples = None if audio_bytes is None else decode_audio(audio_bytes, _SAMPLE_RATE_HZ)
     computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}
@@ -56,7 +58,7 @@ def open_clip(job: Job, features: FeaturesConfig) -> Opened:
         0.0 if samples is None else len(samples) / _SAMPLE_RATE_HZ,
         0.0 if frames is None else len(frames) / rate_hz,
     ]
-    arrays = {f"{feature.spec.name}.npy": _npy(array) for feature, array in computed.values() if array is not None}
+    arrays = {f"{feature.spec.name}.npy": npy(array) for feature, array in computed.values() if array is not None}
     return Opened(
         members={**media, **arrays},
         duration_s=max(seconds),
@@ -75,7 +77,8 @@ def _read(path: Path) -> bytes:
         raise DecodeError(f"{path.name} cannot be read: {error.strerror}") from None
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """The array as the content of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

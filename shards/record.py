@@ -1,10 +1,12 @@
 """The record: one clip, from a raw corpus to a sample in a tar, and the manifest that accounts for all. No torch.
 
 A sample is `<key>.json` (`ClipRecord.to_json`), the clip's own media files unchanged (`<key>.mp4`, `<key>.m4a`, ...)
-and optional precomputed features (`<key>.<feature>.npy`). A shard set is a folder:
+or its frames as pictures (`<key>.frames.npz`), and optional precomputed features (`<key>.<feature>.npy`). A shard set
+is a folder:
 
     manifest.json                 Manifest: counts, hashes, splits, features, quarantine
     vocabulary.txt                "word count" lines of the training split, most frequent first
+    train.durations.npy           [N] float32, seconds of the split's clips in the order of its shards
     train-000000.tar              WebDataset shard, readable by any WebDataset reader
     train-000000.index.json       ShardIndex: where each member lies, with its CRC-32
 """
@@ -14,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SPLITS = ("train", "valid", "test")
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
@@ -40,10 +42,12 @@ class RawClip:
     video: Path | None = None
     """File with the picture; also with the sound where `audio` is None and it has an audio stream."""
     audio: Path | None = None
+    attachments: dict[str, Path] = field(default_factory=dict)
+    """Extension -> further file that goes into the sample unchanged ("landmarks.csv", ...); features may read it."""
     words: tuple[Word, ...] | None = None
     """None where no transcript knows the clip; () where the transcript says that nothing was spoken."""
     source: dict[str, str] = field(default_factory=dict)
-    """Ids of the corpus (video id, utterance, statement, ...); split rules read them."""
+    """Properties of the clip (video id, utterance, language, ...); split rules and `keep` read them."""
     labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ class Manifest:
     """without_audio, without_video, without_words, words, words_past_end, seconds."""
     vocabulary_sha256: str
     """Of vocabulary.txt: with another one, every word would silently get another's id."""
+    durations_sha256: dict[str, str]
+    """Split -> SHA-256 of `<split>.durations.npy`."""
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""

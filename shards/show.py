@@ -52,8 +52,12 @@ class Clip:
     members: Mapping[str, bytes]
 
 
-def run(folder: Path, overrides: Sequence[str] = ()) -> int:
+def run(target: str, overrides: Sequence[str] = ()) -> int:
     """Print the tables and draw the contact sheet.
+
+    Args:
+        target: the folder of the shard set.
+        overrides: of ShowConfig.
 
     Returns:
         The exit status, 0.
@@ -62,10 +66,11 @@ def run(folder: Path, overrides: Sequence[str] = ()) -> int:
         UserError: no shard set, damaged bytes, a key that is not there, or a picture that cannot be written.
     """
     config = load(ShowConfig, {}, overrides)
+    folder = Path(target)
     shard_set, console = ShardSet(folder), Console()
     splits = {name: shard_set.split(name) for name in SPLITS if any(s.split == name for s in shard_set.manifest.shards)}
-    tallies, durations = _count(splits, quiet=not console.is_terminal)
-    _print_splits(console, shard_set, tallies, durations)
+    tallies = _count(splits, quiet=not console.is_terminal)
+    _print_splits(console, shard_set, tallies)
     _print_words_and_labels(console, shard_set.manifest, tallies)
     _print_left_out(console, shard_set.manifest)
     if config.num > 0 or config.clips:
@@ -102,15 +107,12 @@ def contact_sheet(clips: Sequence[Clip]) -> Figure:
     return figure
 
 
-def _count(splits: Mapping[str, Split], *, quiet: bool) -> tuple[dict[str, Tally], dict[str, list[float]]]:
+def _count(splits: Mapping[str, Split], *, quiet: bool) -> dict[str, Tally]:
     tallies = {name: Tally() for name in splits}
-    durations: dict[str, list[float]] = {name: [] for name in splits}
     for name, split in splits.items():
         for sample_id in track(range(len(split)), f"reading {name}", disable=quiet, transient=True):
-            record = _record(split, sample_id)
-            tallies[name].add(record)
-            durations[name].append(record.duration_s)
-    return tallies, durations
+            tallies[name].add(_record(split, sample_id))
+    return tallies
 
 
 def _record(split: Split, sample_id: int) -> ClipRecord:
@@ -182,14 +184,13 @@ def _say(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color="0.4")
 
 
-def _print_splits(
-    console: Console, shard_set: ShardSet, tallies: Mapping[str, Tally], durations: Mapping[str, list[float]]
-) -> None:
+def _print_splits(console: Console, shard_set: ShardSet, tallies: Mapping[str, Tally]) -> None:
     manifest = shard_set.manifest
     title = f"{shard_set.folder}: {manifest.corpus}, split by {manifest.split.get('by')}"
     console.print(title, soft_wrap=True, markup=False)
     console.print(splits_table(tallies))
-    for name, seconds in durations.items():
+    for name, tally in tallies.items():
+        seconds = tally.durations
         span = f"{min(seconds):.2f} to {max(seconds):.2f} s, median {median(seconds):.2f} s"
         console.print(f"clips of {name} last {span}", markup=False)
     stored = [f"{spec['name']} ({spec['modality']}, version {spec['version']})" for spec in manifest.features]

@@ -1,5 +1,6 @@
 """Counts what is written and prints the one table at the end."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from shards.record import ClipRecord, Manifest
 class Tally:
     """Running counts of one split."""
 
-    clips: int = 0
-    seconds: float = 0.0
+    durations: list[float] = field(default_factory=list)
+    """Seconds of each clip, in the order of adding."""
     without_audio: int = 0
     without_video: int = 0
     without_words: int = 0
@@ -26,11 +27,20 @@ class Tally:
     vocabulary: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
 
+    @property
+    def clips(self) -> int:
+        """Number of clips."""
+        return len(self.durations)
+
+    @property
+    def seconds(self) -> float:
+        """Of all clips."""
+        return math.fsum(self.durations)
+
     def add(self, record: ClipRecord) -> None:
         """Count a clip."""
         words = record.words or ()
-        self.clips += 1
-        self.seconds += record.duration_s
+        self.durations.append(record.duration_s)
         self.without_audio += not record.has_audio
         self.without_video += not record.has_video
         self.without_words += not words

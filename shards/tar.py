@@ -17,7 +17,7 @@ from shards.record import Member, ShardIndex, ShardInfo
 from triptych.files import sync, write_atomically
 
 _OWN_FILE = re.compile(
-    r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.(manifest\.json|vocabulary\.txt)\.tmp|quarantined\.json"
+    r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.(manifest\.json|vocabulary\.txt|\w+\.durations\.npy)\.tmp|quarantined\.json"
 )
 
 

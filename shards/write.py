@@ -15,20 +15,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from shards.corpora.config import CorpusConfig
 from shards.features.config import FeaturesConfig, build
 from shards.pool import ChildPool, Failure
-from shards.probe import Job, Opened, open_clip
+from shards.probe import Job, Opened, npy, open_clip
 from shards.record import SPLITS, ClipRecord, Manifest, RawClip
 from shards.split import SplitConfig, draw
 from shards.summary import Tally, print_summary
 from shards.tar import ShardWriter, remove_unfinished
 from shards.vocabulary import Vocabulary
 from triptych import provenance
-from triptych.config import UserError, chosen, to_dict
+from triptych.config import UserError, chosen, find, load, to_dict
 from triptych.files import write_atomically
 
 
@@ -63,6 +64,12 @@ class WriteConfig:
             raise ValueError(f"max_quarantined_share: {self.max_quarantined_share}; expected 0 to 1")
 
 
+def run(target: str, overrides: Sequence[str] = ()) -> int:
+    """`python -m shards write CONFIG [a.b=c ...]`; returns the exit status, 0."""
+    write(load(WriteConfig, find(target, "shards"), overrides))
+    return 0
+
+
 def write(config: WriteConfig) -> Manifest:
     """Write a shard set and print what became of every clip.
 
@@ -91,6 +98,9 @@ def _write(config: WriteConfig, out: Path) -> Manifest:
     vocabulary = Vocabulary.from_counts(words)
     listed = vocabulary.to_bytes(words)
     write_atomically(out / "vocabulary.txt", listed)
+    durations = {split: npy(np.array(tally.durations, dtype=np.float32)) for split, tally in tallies.items()}
+    for split, content in durations.items():
+        write_atomically(out / f"{split}.durations.npy", content)
     manifest = Manifest(
         corpus=name,
         created_by=_created_by(),
@@ -104,6 +114,7 @@ def _write(config: WriteConfig, out: Path) -> Manifest:
         labels=_label_counts(tallies),
         counts=_total_counts(tallies),
         vocabulary_sha256=hashlib.sha256(listed).hexdigest(),
+        durations_sha256={split: hashlib.sha256(content).hexdigest() for split, content in durations.items()},
     )
     assert manifest.found == manifest.written + sum(filtered.values()) + len(quarantined)
     write_atomically(out / "manifest.json", json.dumps(manifest.to_json(), indent=1).encode())
@@ -180,7 +191,7 @@ def _write_clips(
     pool: ChildPool[Job, Opened] = ChildPool(
         partial(open_clip, features=config.features), config.workers or len(os.sched_getaffinity(0)), config.timeout_s
     )
-    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio) for clip in ordered)
+    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio, attachments=clip.attachments) for clip in ordered)
     console = Console(stderr=True)
     bar = partial(track, total=len(ordered), console=console, disable=not console.is_terminal, transient=True)
     with closing(pool.run(jobs)) as results:  # an error ends the children at once

@@ -7,8 +7,9 @@ differs. The config never changes after loading; derived values are computed whe
 """
 
 import dataclasses
+import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,14 @@ def config_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the choice that it resembles, and all of them."""
+    choices = list(choices)
+    similar = difflib.get_close_matches(name, choices, n=1)
+    question = f" Did you mean {similar[0]}?" if similar else ""
+    return f"{question} There are {', '.join(choices)}"
+
+
 def find(name: str, stage: str) -> Path:
     """The config file that a command's first argument means: a path, or the name of a shipped config of the stage.
 
@@ -42,7 +51,7 @@ def find(name: str, stage: str) -> Path:
     shipped = {file.stem: file for file in sorted((config_folder() / stage).glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
-    raise UserError(f"no config {name!r}: neither a file nor a shipped config of {stage} ({', '.join(shipped)})")
+    raise UserError(f"no config {name!r}: neither a file nor a shipped config of {stage}.{nearest(name, shipped)}")
 
 
 def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str] = ()) -> T:

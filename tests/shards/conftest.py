@@ -193,6 +193,11 @@ def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipReco
     counts = {word: train.count(word) for word in set(train)}
     vocabulary = Vocabulary.from_counts(counts).to_bytes(counts)
     (folder / "vocabulary.txt").write_bytes(vocabulary)
+    durations = {}
+    for split in SPLITS:
+        seconds = np.array([record.duration_s for record in records if record.split == split], dtype=np.float32)
+        (folder / f"{split}.durations.npy").write_bytes(npy(seconds))
+        durations[split] = hashlib.sha256(npy(seconds)).hexdigest()
     labels = [record.labels["emotion"] for record in records if record.labels]
     fields: dict[str, Any] = {
         "corpus": "tiny",
@@ -215,6 +220,7 @@ def write_manifest(folder: Path, shards: list[ShardInfo], records: list[ClipReco
             ),
         },
         "vocabulary_sha256": hashlib.sha256(vocabulary).hexdigest(),
+        "durations_sha256": durations,
     }
     (folder / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
 

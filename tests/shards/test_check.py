@@ -51,7 +51,7 @@ def zero(payload: bytes) -> bytes:
 def test_a_good_set_passes(tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_shards()
     assert problems(folder) == []
-    assert check.run(folder) == 0
+    assert check.run(str(folder)) == 0
     printed = capsys.readouterr().out
     assert "30 clips read in 7 shards" in printed
     assert "bad" not in printed
@@ -100,6 +100,14 @@ def test_a_page_in_place_of_a_tar_is_named(tiny_shards: Callable[..., Path], con
     assert f"is not a tar; it starts with {content[:40]!r}" in found[2]
 
 
+def test_durations_of_other_clips_are_named(tiny_shards: Callable[..., Path]) -> None:
+    folder = tiny_shards()
+    (folder / "valid.durations.npy").write_bytes((folder / "train.durations.npy").read_bytes())
+    ((check_name, where, what),) = problems(folder)
+    assert (check_name, where) == ("durations", "valid.durations.npy")
+    assert "not the file that was written" in what
+
+
 def test_a_missing_shard_and_a_missing_index_are_named(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
     (folder / "train-000002.tar").unlink()
@@ -115,7 +123,7 @@ def test_what_could_not_be_looked_at_is_not_called_good(
 ) -> None:
     folder = tiny_shards()
     (folder / "train-000002.tar").unlink()
-    assert check.run(folder) == 1
+    assert check.run(str(folder)) == 1
     rows = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
     results = {cells[1].strip(): cells[2].strip() for row in rows if (cells := row.split("│"))[1].strip()}
     assert results["shards"] == "bad: 1"
@@ -206,14 +214,14 @@ def test_clips_that_reading_cuts_are_counted(
 ) -> None:
     folder = tiny_shards()
     edit_manifest(folder, lambda m: m["features"][0].update(max_length=20))
-    assert check.run(folder) == 0
+    assert check.run(str(folder)) == 0
     assert "clips are longer than lfbe keeps" in capsys.readouterr().out
 
 
 def test_many_problems_are_printed_short(tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_shards()
     os.truncate(folder / "train-000000.tar", 1024)
-    assert check.run(folder) == 1
+    assert check.run(str(folder)) == 1
     printed = capsys.readouterr().out
     assert printed.count("train-000000.tar") <= 2 * check.SHOWN_PER_SHARD
     assert "more" in printed
@@ -222,4 +230,4 @@ def test_many_problems_are_printed_short(tiny_shards: Callable[..., Path], capsy
 
 def test_a_folder_that_is_no_shard_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no manifest.json"):
-        check.run(tmp_path)
+        check.run(str(tmp_path))

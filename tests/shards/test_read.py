@@ -314,7 +314,7 @@ next(steps)
         (lambda folder: (folder / "manifest.json").write_text("<html>"), "manifest.json: not JSON"),
         (lambda folder: (folder / "manifest.json").write_text('{"format_version": 9}'), "has format 9, this version"),
         (
-            lambda folder: (folder / "manifest.json").write_text('{"format_version": 1}'),
+            lambda folder: (folder / "manifest.json").write_text('{"format_version": 2}'),
             "fields are missing or unknown",
         ),
         (lambda folder: (folder / "train-000001.tar").unlink(), "train-000001.tar: the shard cannot be read"),

@@ -10,7 +10,7 @@ from triptych.config import UserError
 
 def test_tables_and_sheet(tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_shards()
-    assert show.run(folder) == 0
+    assert show.run(str(folder)) == 0
     printed = capsys.readouterr().out
     for text in ("tiny, split by speaker", "found 32 = written 30 + filtered 1 + quarantined 1", "broken", "emotion"):
         assert text in printed
@@ -24,14 +24,14 @@ def test_clips_are_chosen_by_key_and_the_picture_goes_where_it_is_told(
 ) -> None:
     folder = tiny_shards()
     out = tmp_path / "sheet.png"
-    show.run(folder, [f"out={out}", "clips=valid-speaker0/clip01,train-speaker0/clip02"])  # no words; no sound
+    show.run(str(folder), [f"out={out}", "clips=valid-speaker0/clip01,train-speaker0/clip02"])  # no words; no sound
     assert imread(out).shape[0] > 2 * 200
     assert not (folder / "contact_sheet.png").exists()
 
 
 def test_the_sheet_can_be_left_out(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
-    show.run(folder, ["num=0"])
+    show.run(str(folder), ["num=0"])
     assert not (folder / "contact_sheet.png").exists()
 
 
@@ -46,4 +46,4 @@ def test_the_sheet_can_be_left_out(tiny_shards: Callable[..., Path]) -> None:
 )
 def test_a_mistake_is_named(tiny_shards: Callable[..., Path], override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        show.run(tiny_shards(), [override])
+        show.run(str(tiny_shards()), [override])
