@@ -11,6 +11,8 @@ import numpy as np
 
 from shards.features.face_crops import FaceCrops, FaceCropsConfig
 from shards.features.lfbe import Lfbe, LfbeConfig
+from shards.features.log_mel import LogMel, LogMelConfig
+from shards.features.waveform import Waveform, WaveformConfig
 from triptych.config import check_one_of, chosen
 from triptych.modalities import FeatureSpec
 
@@ -34,6 +36,8 @@ class AudioFeature:
     """What stands for the sound; exactly one."""
 
     lfbe: LfbeConfig | None = None
+    log_mel: LogMelConfig | None = None
+    waveform: WaveformConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "audio")
@@ -57,7 +61,12 @@ class FeaturesConfig:
     video: VideoFeature | None = None
 
 
-_FEATURES: dict[str, Callable[[Any], Feature]] = {"lfbe": Lfbe, "face_crops": FaceCrops}
+_FEATURES: dict[str, Callable[[Any], Feature]] = {
+    "lfbe": Lfbe,
+    "log_mel": LogMel,
+    "waveform": Waveform,
+    "face_crops": FaceCrops,
+}
 
 
 def build(config: FeaturesConfig) -> dict[str, Feature]:

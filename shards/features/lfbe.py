@@ -33,8 +33,8 @@ class LfbeConfig:
     bands: int = 40
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bands <= 80:
-            raise ValueError(f"lfbe.bands: {self.bands}; expected 1 to 80 (above, bands of 16 kHz sound are empty)")
+        if not 1 <= self.bands <= 126:
+            raise ValueError(f"lfbe.bands: {self.bands}; expected 1 to 126 (above, bands of 16 kHz sound are empty)")
 
 
 class Lfbe:
