@@ -36,7 +36,7 @@ CHECKS = {
     "members": "each file of each clip has its CRC-32",
     "headers": "the tar's own headers agree with the index",
     "records": "each clip's JSON is a record of this key and split",
-    "features": "each stored feature has its dtype and shape, and no clip lacks it",
+    "features": "each stored feature has its dtype and shape, and no clip lacks one that it must have",
     "splits": "no key comes twice, no group is on two sides",
     "totals": "words, seconds, labels and missing streams are as counted in the manifest",
     "durations": "each split's durations.npy has its SHA-256 and the seconds of the clips in their order",
@@ -69,6 +69,8 @@ class Found:
     """Of the clips whose JSON is good."""
     cut: Counter[str] = field(default_factory=Counter)
     """Feature -> clips longer than its max_length, which reading cuts."""
+    lacking: Counter[str] = field(default_factory=Counter)
+    """Optional feature -> clips that have the medium and not the feature (a picture without a face)."""
 
     incomplete: set[str] = field(default_factory=set)
     """Checks that something bad kept from being made everywhere: what was not looked at is not called good."""
@@ -109,6 +111,8 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
     console.print(table)
     for name, number in (+found.cut).items():
         console.print(f"{number} clips are longer than {name} keeps; reading cuts them")
+    for name, number in (+found.lacking).items():
+        console.print(f"{number} clips have the medium of {name}, but nothing in it to make {name} of")
     _print_problems(console, found.problems)
     return 1 if found.problems else 0
 
@@ -124,6 +128,7 @@ def inspect(folder: Path, manifest: Manifest, *, quiet: bool) -> Found:
             found.problems += shard.problems
             found.keys += shard.keys
             found.cut += shard.cut
+            found.lacking += shard.lacking
             found.incomplete |= shard.incomplete
             for record in shard.records:
                 if record.split in tallies:
@@ -243,7 +248,10 @@ def _check_sample(
 def _check_feature(shard: str, record: ClipRecord, content: bytes | None, spec: FeatureSpec, found: Found) -> None:
     name = f"{record.key}.{spec.name}.npy"
     if content is None:
-        if {"audio": record.has_audio, "video": record.has_video}.get(spec.modality, False):
+        has_medium = {"audio": record.has_audio, "video": record.has_video}.get(spec.modality, False)
+        if has_medium and spec.optional:
+            found.lacking[spec.name] += 1
+        elif has_medium:
             found.add("features", shard, f"{name}: is not there, and the clip has {spec.modality}")
         return
     try:

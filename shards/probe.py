@@ -46,12 +46,11 @@ def open_clip(job: Job, features: FeaturesConfig) -> Opened:
     audio_bytes, video_bytes = audio_of(media), video_of(media)
     samples = None if audio_bytes is None else decode_audio(audio_bytes, _SAMPLE_RATE_HZ)
     computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}
-    if "video" in computed:  # computing it decoded the picture already
-        feature, frames = computed["video"]
-        rate_hz = feature.spec.rate_hz or _PROOF_RATE_HZ
-    else:
+    feature, frames = computed.get("video", (None, None))
+    rate_hz = (feature and feature.spec.rate_hz) or _PROOF_RATE_HZ
+    if frames is None and video_bytes is not None:  # else computing the feature decoded the picture already
         rate_hz = _PROOF_RATE_HZ
-        frames = None if video_bytes is None else decode_video(video_bytes, rate_hz)
+        frames = decode_video(video_bytes, rate_hz)
     if samples is None and frames is None:
         raise DecodeError("neither sound nor picture")
     seconds = [

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from shards.features.face_crops import FaceCrops, FaceCropsConfig
+from shards.features.faces import Faces, FacesConfig
 from shards.features.lfbe import Lfbe, LfbeConfig
 from shards.features.log_mel import LogMel, LogMelConfig
 from shards.features.waveform import Waveform, WaveformConfig
@@ -48,6 +49,7 @@ class VideoFeature:
     """What stands for the picture; exactly one."""
 
     face_crops: FaceCropsConfig | None = None
+    faces: FacesConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -66,6 +68,7 @@ _FEATURES: dict[str, Callable[[Any], Feature]] = {
     "log_mel": LogMel,
     "waveform": Waveform,
     "face_crops": FaceCrops,
+    "faces": Faces,
 }
 
 

@@ -2,8 +2,8 @@
 
 A step is a row of consecutive samples, so that a batch pads, masks and counts time as with every other feature, and
 `values.flatten(1)` is the waveform again. The default of 320 samples at 16 kHz is the hop of wav2vec 2.0 and its
-relatives: one step of the mask for one vector of theirs. Tzirakis et al. 2021 take 2205 samples at 22,050 Hz (0.1 s, one
-label): `waveform: {sample_rate_hz: 22050, step_samples: 2205, max_s: 180}`.
+relatives: one step of the mask for one vector of theirs. Tzirakis et al. 2021 take 2205 samples at 22,050 Hz (0.1 s,
+one label): `waveform: {sample_rate_hz: 22050, step_samples: 2205, max_s: 180}`.
 
 Better computed while reading than stored: float16 takes four times the room of VoxCeleb2's m4a.
 """

@@ -14,6 +14,7 @@ CHANGED: list[dict[str, Any]] = [
     {"audio": {"log_mel": {"bands": 128}}},
     {"audio": {"waveform": {"sample_rate_hz": 22050, "step_samples": 2205, "max_s": 180}}},
     {"video": {"face_crops": {"box": [0.1, 0.1, 0.2, 0.2], "size": 16, "rate_hz": 12.5}}},
+    {"video": {"faces": {"size": 64, "color": False, "margin": 0.5, "rate_hz": 5}}},
 ]
 
 
