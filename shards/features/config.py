@@ -3,9 +3,9 @@
 A new feature is a file beside this one and one line in `AudioFeature` or `VideoFeature` and in `_FEATURES`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from shards.features.face_crops import FaceCrops, FaceCropsConfig
 from shards.features.faces import Faces, FacesConfig
 from shards.features.lfbe import Lfbe, LfbeConfig
 from shards.features.log_mel import LogMel, LogMelConfig
+from shards.features.vgg16 import Vgg16, Vgg16Config
 from shards.features.waveform import Waveform, WaveformConfig
 from triptych.config import check_one_of, chosen
 from triptych.modalities import FeatureSpec
@@ -28,6 +29,19 @@ class Feature(Protocol):
 
         Raises:
             shards.decode.DecodeError: the media is damaged.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchedFeature(Feature, Protocol):
+    """A feature that is faster for many clips at a time: a network that wants full batches on a GPU."""
+
+    def compute_many(self, clips: Sequence[Mapping[str, bytes]]) -> list[np.ndarray | None]:
+        """As `compute` for each clip, equal up to the rounding that the feature states.
+
+        Raises:
+            shards.decode.DecodeError: the media of one of them is damaged.
         """
         ...
 
@@ -50,6 +64,7 @@ class VideoFeature:
 
     face_crops: FaceCropsConfig | None = None
     faces: FacesConfig | None = None
+    vgg16: Vgg16Config | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -69,6 +84,7 @@ _FEATURES: dict[str, Callable[[Any], Feature]] = {
     "waveform": Waveform,
     "face_crops": FaceCrops,
     "faces": Faces,
+    "vgg16": Vgg16,
 }
 
 

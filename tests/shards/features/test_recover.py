@@ -15,6 +15,7 @@ CHANGED: list[dict[str, Any]] = [
     {"audio": {"waveform": {"sample_rate_hz": 22050, "step_samples": 2205, "max_s": 180}}},
     {"video": {"face_crops": {"box": [0.1, 0.1, 0.2, 0.2], "size": 16, "rate_hz": 12.5}}},
     {"video": {"faces": {"size": 64, "color": False, "margin": 0.5, "rate_hz": 5}}},
+    {"video": {"vgg16": {"weights": "random:7", "rate_hz": 5}}},
 ]
 
 
