@@ -39,7 +39,7 @@ class FeatureSpec:
     max_length: int = 1500
     """Longest sequence in steps; a longer clip is cut here and the cut is counted."""
     optional: bool = False
-    """A clip may have the medium and not this (a picture without a face); `python -m shards check` counts such clips."""
+    """A clip may have the medium and not this (no face in the picture); `python -m shards check` counts them."""
     settings: tuple[tuple[str, Any], ...] = ()
     """What else defines the numbers (crop box, bands, ...), as sorted (name, value) pairs."""
 
