@@ -21,7 +21,7 @@ from shards.index import ShardSet
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.record import SPLITS
 from shards.suits import check_suits
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych import config as configs
 from triptych import distributed as launch
 from triptych import evaluation

@@ -19,7 +19,7 @@ from shards.index import ShardSet
 from shards.read import EvalLoader
 from shards.record import SPLITS
 from shards.suits import check_suits
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import Batch

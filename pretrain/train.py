@@ -13,7 +13,7 @@ from pretrain.objectives.objective import PretrainTask
 from shards.features.config import build as build_features
 from shards.index import ShardSet
 from shards.read import EvalLoader, TrainLoader
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych import distributed as processes
 from triptych.checkpoint import Checkpoints
 from triptych.distributed import Distributed

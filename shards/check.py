@@ -25,7 +25,7 @@ from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, check_size, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.summary import Tally
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from shards.record import ClipRecord, Word
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.batch import UNLABELLED, Batch, Track
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec

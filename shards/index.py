@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from shards.record import Manifest, ShardIndex, ShardInfo
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.config import UserError
 
 OPEN_FILES = 64

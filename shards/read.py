@@ -26,7 +26,7 @@ from shards.features.config import Feature, FeaturesConfig, build
 from shards.features.words import WORDS
 from shards.index import ShardSet, Split
 from shards.record import ClipRecord
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec

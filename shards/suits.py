@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from shards.index import ShardSet
-from shards.vocabulary import read_counts
+from shards.words import read_counts
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 

@@ -27,7 +27,7 @@ from shards.record import SPLITS, ClipRecord, Manifest, RawClip
 from shards.split import SplitConfig, draw
 from shards.summary import Tally, print_summary
 from shards.tar import ShardWriter, remove_unfinished
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych import provenance
 from triptych.config import UserError, chosen, find, load, to_dict
 from triptych.files import write_atomically

@@ -20,7 +20,7 @@ from shards.features.config import AudioFeature, Feature, FeaturesConfig, VideoF
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
 from shards.record import SPLITS, ClipRecord, Manifest, Member, ShardIndex, ShardInfo, Word
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 
 MakeClip = Callable[..., Path]
 

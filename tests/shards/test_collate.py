@@ -5,7 +5,7 @@ import torch
 from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
 from shards.features.words import WORDS
 from shards.record import ClipRecord, Word
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.batch import UNLABELLED
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec

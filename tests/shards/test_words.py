@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.vocabulary import Vocabulary
+from shards.words import Vocabulary
 from triptych.config import UserError
 
 
