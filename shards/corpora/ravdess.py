@@ -37,9 +37,12 @@ class RavdessConfig:
     root: str
     """Folder with the files somewhere below it."""
     transcripts: list[str] = field(default_factory=list)
-    """Kaldi CTM files, as given or relative to the root; utterances are the file names without ending."""
+    """Kaldi CTM files, or folders of a TextGrid or Whisper JSON a clip; as given or relative to the root. Utterances
+    are the clips' file names without ending."""
     allow_unknown_transcripts: bool = False
     """Leave out transcripts of clips that are not there instead of stopping."""
+    words_tier: str | None = None
+    """Tier of TextGrids that holds the words; when not given, the one named word or words."""
 
     def clips(self) -> Iterator[RawClip]:
         """All clips by name; labels emotion and intensity; `source` has modality, channel, statement, repetition.
@@ -61,7 +64,8 @@ class RavdessConfig:
                 f"{root}: no clip; looked for files like 01-01-05-01-02-01-12.mp4 or .wav anywhere below it"
             )
         clips = [_clip(paths[key]) for key in sorted(paths)]
-        yield from attach(clips, self.transcripts, root, allow_unknown=self.allow_unknown_transcripts)
+        unknown, tier = self.allow_unknown_transcripts, self.words_tier
+        yield from attach(clips, self.transcripts, root, allow_unknown=unknown, words_tier=tier)
 
 
 def _clip(path: Path) -> RawClip:

@@ -28,9 +28,11 @@ class VoxCeleb2Config:
     root: str
     """Folder that holds dev/ and test/, or mp4/ and aac/ themselves."""
     transcripts: list[str] = field(default_factory=list)
-    """Kaldi CTM files, as given or relative to the root."""
+    """Kaldi CTM files, or folders of a TextGrid or Whisper JSON a clip; as given or relative to the root."""
     allow_unknown_transcripts: bool = False
     """Leave out transcripts of clips that are not there instead of stopping."""
+    words_tier: str | None = None
+    """Tier of TextGrids that holds the words; when not given, the one named word or words."""
     metadata: str | None = None
     """vox2_meta.csv, as given or relative to the root; adds each speaker's gender to `source`."""
 
@@ -51,7 +53,8 @@ class VoxCeleb2Config:
                 source["gender"] = genders[speaker]
             paths = {kind: Path(path) for kind, path in files[key].items() if kind != "set"}
             clips.append(_clip(key, speaker, source, paths))
-        yield from attach(clips, self.transcripts, root, allow_unknown=self.allow_unknown_transcripts)
+        unknown, tier = self.allow_unknown_transcripts, self.words_tier
+        yield from attach(clips, self.transcripts, root, allow_unknown=unknown, words_tier=tier)
 
     def _genders(self, root: Path) -> dict[str, str]:
         if self.metadata is None:

@@ -1,63 +1,155 @@
 """Gives the clips of a corpus the words of its transcripts."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from shards.record import RawClip, Word
-from shards.transcripts import kaldi_ctm
-from triptych.config import UserError
+from rich.console import Console
+from rich.progress import track
+
+from shards.corpora.files import find_files
+from shards.record import RawClip
+from shards.transcripts import kaldi_ctm, textgrid, whisper_json
+from shards.transcripts.transcript import Said
+from triptych.config import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
+ENDINGS = {
+    ".ctm": "Kaldi CTM, all clips in one file",
+    ".textgrid": "Praat TextGrid, a file a clip",
+    ".json": "Whisper or WhisperX, a file a clip",
+}
+READERS = 16
+"""Threads: a parallel file system takes milliseconds to open a file, and there may be a million."""
 
-def attach(clips: Sequence[RawClip], files: Sequence[str], root: Path, *, allow_unknown: bool) -> list[RawClip]:
-    """The clips with the words of the transcripts.
 
-    An utterance is a clip's key, or the key with '-' in place of '/' as Kaldi's VoxCeleb2 recipe writes it.
+def attach(
+    clips: Sequence[RawClip], paths: Sequence[str], root: Path, *, allow_unknown: bool, words_tier: str | None = None
+) -> list[RawClip]:
+    """The clips with the words of the transcripts, and with their language in `source` where the format tells it.
+
+    An utterance is a clip's key, or the key with '-' in place of '/' as Kaldi's VoxCeleb2 recipe writes it. That of a
+    TextGrid or JSON file is the end of its path: <anything>/<key>.TextGrid.
 
     Args:
         clips: the whole corpus.
-        files: CTM files, as given or relative to the root. Without any, no clip has words.
+        paths: files, or folders with files at any depth, as given or relative to the root; the ending tells the format,
+            see ENDINGS. Without any, no clip has words.
         root: the corpus' folder.
         allow_unknown: leave out utterances that are no clip of the corpus, as when only a part of it is there.
+        words_tier: of TextGrids, see `shards.transcripts.textgrid.read`.
 
     Returns:
         The clips in their order; `words` is None where no transcript knows the clip.
 
     Raises:
-        UserError: a file is bad, has an utterance of no clip or one that another file has too, or no clip gets
-            words.
+        UserError: a file is bad or of no known format, has an utterance of no clip or one that another file has too, or
+            no clip gets words.
     """
-    if not files:
+    if not paths:
         return list(clips)
     keys = {clip.key.replace("/", "-"): clip.key for clip in clips} | {clip.key: clip.key for clip in clips}
-    words: dict[str, tuple[Word, ...]] = {}
-    for path in (_find(name, root) for name in files):
-        transcript = kaldi_ctm.read(path)
-        unknown = [utterance for utterance in transcript.words if utterance not in keys]
+    found: dict[str, Said] = {}
+    for path in (_find(name, root) for name in paths):
+        counted, unknown, twice, total = Counter[str](), [], [], 0
+        for utterance, said, file in _utterances(path, keys, words_tier):
+            total += 1
+            key = keys.get(utterance)
+            if key is None:
+                unknown.append(utterance)
+            elif key in found:
+                twice.append(f"{utterance} of {file}")
+            else:
+                found[key] = said
+                counted.update(said.counted)
         if unknown and not allow_unknown:
             raise UserError(
-                f"{path}: {len(unknown)} of {len(transcript.words)} utterances are no clip under {root}, first: "
+                f"{path}: {len(unknown)} of {total} utterances are no clip under {root}, first: "
                 f"{', '.join(unknown[:3])}. Give the transcripts of this corpus, or set allow_unknown_transcripts: "
                 "true to leave them out"
             )
-        found = {keys[utterance]: said for utterance, said in transcript.words.items() if utterance in keys}
-        if twice := sorted(words.keys() & found.keys()):
+        if twice:
             raise UserError(f"{path}: {len(twice)} utterances are in an earlier transcript too, first: {twice[0]}")
-        words |= found
         if unknown:
             logger.warning("%s: %d utterances are no clip of the corpus and were left out", path, len(unknown))
-        if transcript.num_non_words:
-            logger.warning("%s: %d tokens in <> or [] are no words and were left out", path, transcript.num_non_words)
-    if not any(words.values()):
+        for kind, count in counted.items():
+            logger.warning("%s: has %d %s", path, count, kind)
+    if not any(said.words for said in found.values()):
         raise UserError(
-            f"{', '.join(files)}: no clip under {root} has a word in these transcripts; utterances must be named like "
+            f"{', '.join(paths)}: no clip under {root} has a word in these transcripts; utterances must be named like "
             f"{clips[0].key}"
         )
-    return [replace(clip, words=words.get(clip.key)) for clip in clips]
+    return [_with(clip, found[clip.key]) if clip.key in found else replace(clip, words=None) for clip in clips]
+
+
+def _with(clip: RawClip, said: Said) -> RawClip:
+    language = {} if said.language is None else {"language": said.language}
+    return replace(clip, words=said.words, source=clip.source | language)
 
 
 def _find(name: str, root: Path) -> Path:
-    return Path(name) if Path(name).is_file() else root / name
+    path = Path(name) if Path(name).exists() else root / name
+    if not path.is_dir() and path.suffix.lower() not in ENDINGS:
+        raise UserError(f"{path}: no transcript by its ending.{nearest(path.suffix.lower(), ENDINGS)}: {_known()}")
+    if not path.exists():
+        raise UserError(f"{path}: the transcript cannot be read: there is no such file or folder")
+    return path
+
+
+def _known() -> str:
+    return "; ".join(f"{ending}: {meaning}" for ending, meaning in ENDINGS.items())
+
+
+def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[tuple[str, Said, Path]]:
+    """Utterance, what it says, and its file.
+
+    Raises:
+        UserError: no transcript in the folder, or bad ones: the message counts them and tells the first.
+    """
+    files = sorted(find_files(path, ENDINGS)) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"{path}: no transcript in this folder; looked for {_known()}")
+    bad: list[UserError] = []
+    console = Console(stderr=True)
+    quiet = len(files) < 1000 or not console.is_terminal
+    with ThreadPool(min(READERS, len(files))) as pool:
+        results = pool.imap(partial(_read, tier=tier), files, chunksize=16)
+        for file, result in zip(files, track(results, "transcripts", len(files), console=console, disable=quiet)):
+            if isinstance(result, UserError):
+                bad.append(result)
+            elif isinstance(result, Said):
+                yield _utterance(file.relative_to(path) if path.is_dir() else Path(file.name), keys), result, file
+            else:
+                for name, said in result.items():
+                    yield name, said, file
+    if len(bad) == 1:
+        raise bad[0]
+    if bad:
+        first = "; ".join(map(str, bad[:3]))
+        raise UserError(f"{path}: {len(bad)} of {len(files)} transcripts cannot be read. First: {first}")
+
+
+def _read(file: Path, tier: str | None) -> dict[str, Said] | Said | UserError:
+    """A mistake is returned, so that a folder is read to its end and its bad files are told all at once."""
+    try:
+        match file.suffix.lower():
+            case ".ctm":
+                return kaldi_ctm.read(file)
+            case ".textgrid":
+                return textgrid.read(file, tier)
+            case _:
+                return whisper_json.read(file)
+    except UserError as error:
+        return error
+
+
+def _utterance(file: Path, keys: dict[str, str]) -> str:
+    """The longest end of a file's path, without its ending, that names a clip; the whole path where none does."""
+    parts = file.with_suffix("").parts
+    ends = ("/".join(parts[place:]) for place in range(len(parts)))
+    return next((end for end in ends if end in keys), "/".join(parts))

@@ -20,11 +20,11 @@ def test_words_by_utterance_in_order_of_time(tmp_path: Path) -> None:
 
     transcript = read(path)
 
-    assert transcript.words == {
+    assert {utterance: said.words for utterance, said in transcript.items()} == {
         "a/b/1": (Word("Lay", 0.28, 0.79, None), Word("white", 0.79, 1.03, 0.5)),
         "a/b/2": (),
     }
-    assert transcript.num_non_words == 2
+    assert [sum(said.counted.values()) for said in transcript.values()] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,10 @@ def test_words_by_utterance_in_order_of_time(tmp_path: Path) -> None:
     [
         ("a 1 0.1 0.2", "4 fields"),
         ("a 1 zero 0.2 word", "no number"),
-        ("a 1 -0.1 0.2 word", "0 s or more"),
-        ("a 1 0.1 nan word", "0 s or more"),
+        ("a 1 -0.1 0.2 word", "0 or more"),
+        ("a 1 0.1 nan word", "0 or more"),
+        ("a 1 0.1 -0.2 word", "must be 0 or more and rise"),
+        ("a 1 0.1 0.2 word inf", "confidence inf"),
         ("a 1 0.1 0.2 two words 0.5", "7 fields"),
     ],
 )

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.record import Word
+from shards.transcripts.transcript import MARKS
+from shards.transcripts.whisper_json import PLACED, UNPLACED, read
+from triptych.config import UserError
+
+
+def written(folder: Path, content: Any) -> Path:
+    path = folder / "clip.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def segments(*words: dict[str, Any]) -> dict[str, Any]:
+    return {"segments": [{"start": 0.0, "end": 9.0, "text": "...", "words": list(words)}], "language": "en"}
+
+
+def timed(text: str, start_s: float, end_s: float, **more: Any) -> dict[str, Any]:
+    return {"word": text, "start": start_s, "end": end_s, **more}
+
+
+def test_whisper_and_whisperx_name_the_confidence_differently(tmp_path: Path) -> None:
+    said = read(
+        written(tmp_path, segments(timed(" Hello", 0.5, 0.9, probability=0.75), timed("you", 1.0, 1.2, score=0.5)))
+    )
+
+    assert said.words == (Word("Hello", 0.5, 0.9, 0.75), Word("you", 1.0, 1.2, 0.5))
+    assert said.language == "en"
+    assert not said.counted
+
+
+def test_a_clip_in_which_nothing_is_said(tmp_path: Path) -> None:
+    said = read(written(tmp_path, {"text": "", "segments": [], "language": "nn"}))
+    assert (said.words, said.language) == ((), "nn")
+
+
+@pytest.mark.parametrize(
+    ("heard", "word"),
+    [
+        (" Hello,", "Hello"),
+        ("“Naïve!”", "Naïve"),
+        (" don't.", "don't"),
+        ("--well-known...", "well-known"),
+        ("3.5%,", "3.5%"),
+        ("$5", "$5"),
+        ("♪♪", None),
+        (" -", None),
+        ("[Music]", None),
+    ],
+)
+def test_punctuation_around_a_word_is_stripped(tmp_path: Path, heard: str, word: str | None) -> None:
+    said = read(written(tmp_path, segments(timed(heard, 0.1, 0.2))))
+    assert [found.text for found in said.words] == ([] if word is None else [word])
+    assert said.counted == ({MARKS: 1} if word is None else {})
+
+
+def test_words_without_times_share_the_gap_between_their_neighbours(tmp_path: Path) -> None:
+    in_two_segments = {
+        "segments": [
+            {"text": "in 20", "words": [timed("in", 0.2, 0.4, score=0.9), {"word": "20"}]},
+            {"text": "24 we", "words": [{"word": "24", "start": None}, timed("we", 1.0, 1.2, score=0.9)]},
+        ]
+    }
+
+    said = read(written(tmp_path, in_two_segments))
+
+    assert said.words[1:3] == (Word("20", 0.4, 0.7), Word("24", 0.7, 1.0))
+    assert said.words[1].confidence is None
+    assert said.counted == {PLACED: 2}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [{"word": "5"}, timed("men", 0.5, 0.9)],
+        [timed("men", 0.5, 0.9), {"word": "5"}],
+        [timed("four", 0.5, 0.9), {"word": "5"}, timed("men", 0.9, 1.3)],
+        [timed("four", 0.5, 0.9), {"word": "5"}, timed("men", 7.0, 7.3)],
+        [{"word": "5"}],
+    ],
+    ids=["first", "last", "no gap", "a pause", "alone"],
+)
+def test_a_word_without_times_and_without_a_fitting_gap_is_left_out_and_counted(
+    tmp_path: Path, words: list[dict[str, Any]]
+) -> None:
+    said = read(written(tmp_path, segments(*words)))
+    assert [word.text for word in said.words] == [word["word"] for word in words if "start" in word]
+    assert said.counted == {UNPLACED: 1}
+
+
+def test_a_segment_that_could_not_be_aligned_is_counted(tmp_path: Path) -> None:
+    said = read(written(tmp_path, {"segments": [{"text": " 3, 2, 1", "words": []}]}))
+    assert (said.words, said.counted) == ((), {UNPLACED: 3})
+
+
+def test_nan_is_no_time_and_no_confidence(tmp_path: Path) -> None:
+    """Older WhisperX writes it for words that it cannot align."""
+    nan = float("nan")
+    said = read(written(tmp_path, segments(timed("a", nan, nan, score=nan), timed("b", 0.1, 0.2, score=nan))))
+    assert said.words == (Word("b", 0.1, 0.2),)
+    assert said.counted == {UNPLACED: 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"segments":\n[', r":2: not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("1" * 5000, "not JSON"),
+        ([], "no 'segments'"),
+        ({"text": "hello"}, "no 'segments'.*openai-whisper or WhisperX"),
+        ({"segments": [{"text": "hello", "start": 0, "end": 1}]}, r"segments\[0\] has no 'words'.*word_timestamps"),
+        (segments({"text": "hello"}), r"segments\[0\]\.words\[0\]: no 'word'"),
+        (segments(timed("a", 0, 1), timed("b", "0", 1)), r"words\[1\]: start is '0'; expected a number"),
+        (segments(timed("b", 1.0, 0.5)), "'b' from 1 s to 0.5 s"),
+        (segments(timed("b", 0.1, 10**400)), "'b' from 0.1 s to inf s"),
+        (segments(timed("two words", 0.1, 0.5)), "'two words' are several words"),
+        ({"segments": [], "language": 1}, "language is 1"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"clip\.json.*{message}"):
+        read(written(tmp_path, content))
