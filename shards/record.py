@@ -22,7 +22,7 @@ SPLITS = ("train", "valid", "test")
 _KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Word:
     """A spoken word; times in seconds from the clip's start."""
 
