@@ -1,11 +1,14 @@
 """From a config to the task: which features, which encoder, which objectives."""
 
 from dataclasses import fields
+from pathlib import Path
 
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import Objective, PretrainTask
 from shards.features.config import build as build_features
 from shards.features.words import WORDS
+from shards.index import ShardSet
+from shards.words import Vocabulary
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.load import build as build_encoder
@@ -15,6 +18,24 @@ def specs(config: PretrainConfig) -> dict[str, FeatureSpec]:
     """Modality -> feature of what the stream delivers."""
     text = {"text": WORDS} if config.stream.text else {}
     return text | {name: feature.spec for name, feature in build_features(config.stream.features).items()}
+
+
+def choose_vocabulary(config: PretrainConfig, shard_set: ShardSet) -> Vocabulary:
+    """The words of the run: of `stream.vocabulary`, else the shard set's own.
+
+    Raises:
+        UserError: a file is missing or bad, or has none of the words of the training split.
+    """
+    if config.stream.vocabulary is None:
+        return shard_set.vocabulary()
+    vocabulary = Vocabulary.load(Path(config.stream.vocabulary))
+    counts = shard_set.word_counts()
+    if config.stream.text and counts and not any(map(vocabulary.id, counts)):
+        raise UserError(
+            f"stream.vocabulary: {config.stream.vocabulary} has none of the words of {shard_set.folder}; is it of this "
+            "language?"
+        )
+    return vocabulary
 
 
 def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:

@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrain.build import build_task, specs
+from pretrain.build import build_task, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
 from shards import plan
 from shards.index import ShardSet
+from shards.words import Vocabulary
 from triptych.batch import fake_batch
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
@@ -31,7 +32,10 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     torch.manual_seed(config.seed)
     stream, steps = config.stream, config.trainer.max_steps
     shard_set = ShardSet(Path(stream.shards)) if Path(stream.shards, "manifest.json").exists() else None
-    words = FAKE_WORDS if shard_set is None else shard_set.vocabulary().words
+    if shard_set is not None:
+        words = choose_vocabulary(config, shard_set).words
+    else:
+        words = FAKE_WORDS if stream.vocabulary is None else Vocabulary.load(Path(stream.vocabulary)).words
     task = build_task(config, words)
     batch = task.prepare(
         fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words))
@@ -61,7 +65,7 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
         clips = len(shard_set.split("train"))
         plan.check_fits(clips, stream.global_batch, "train")
         figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
-    _print(config, figures, world, made_up=shard_set is None)
+    _print(config, figures, world, made_up=words is FAKE_WORDS)
     return figures
 
 

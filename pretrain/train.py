@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pretrain.build import build_task
+from pretrain.build import build_task, choose_vocabulary
 from pretrain.check import check
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import PretrainTask
@@ -16,6 +16,7 @@ from shards.read import EvalLoader, TrainLoader
 from shards.words import Vocabulary
 from triptych import distributed as processes
 from triptych.checkpoint import Checkpoints
+from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine_deepspeed import DeepSpeedEngine
 from triptych.evaluate import LossEvaluator
@@ -48,7 +49,7 @@ def pretrain(config: PretrainConfig) -> int:
 
 def _run(config: PretrainConfig, distributed: Distributed) -> int:
     shard_set = ShardSet(Path(config.stream.shards))
-    vocabulary = shard_set.vocabulary()
+    vocabulary = choose_vocabulary(config, shard_set)
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)
     loader = TrainLoader(
@@ -62,6 +63,7 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     )
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
     run = RunFolder.open(Path(config.runs) / config.name, config, distributed)
+    distributed.on_main(lambda: _keep_words(run.path / "vocabulary.txt", vocabulary))
     engine = DeepSpeedEngine(
         task,
         distributed,
@@ -79,6 +81,18 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
         _test(run, engine, held_out["test"], config)
     return code
+
+
+def _keep_words(path: Path, vocabulary: Vocabulary) -> None:
+    """Write the run's words, or find them unchanged: with others, each id would mean another word, unnoticed."""
+    content = "".join(f"{word}\n" for word in vocabulary.words)
+    if not path.exists():
+        write_atomically(path, content)
+    elif path.read_text(encoding="utf-8") != content:
+        raise UserError(
+            f"{path}: the run began with other words than its vocabulary has now; restore that vocabulary, or choose "
+            "another run name"
+        )
 
 
 def _splits(config: PretrainConfig) -> list[str]:

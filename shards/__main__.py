@@ -9,6 +9,7 @@ from triptych.config import UserError, nearest, run_command
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
+    "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
     "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from shards.record import Manifest, ShardIndex, ShardInfo
-from shards.words import Vocabulary
+from shards.words import Vocabulary, read_counts
 from triptych.config import UserError
 
 OPEN_FILES = 64
@@ -144,7 +144,11 @@ class ShardSet:
         Raises:
             UserError: vocabulary.txt is missing, or not the one that was written with the shards.
         """
-        return Vocabulary.load(self.folder / "vocabulary.txt", self.manifest.vocabulary_sha256)
+        return Vocabulary(tuple(self.word_counts()))
+
+    def word_counts(self) -> dict[str, int]:
+        """Word -> how often the training split has it, in the order of their ids; errors as of `vocabulary`."""
+        return read_counts(self.folder / "vocabulary.txt", self.manifest.vocabulary_sha256)
 
 
 class Split:

@@ -51,6 +51,8 @@ class StreamConfig:
     """Loader processes a rank; 0 reads in the training process."""
     text: bool = True
     """Whether the words are read."""
+    vocabulary: str | None = None
+    """File of `python -m shards vocabulary` that gives the words their ids; the shard set's own when not given."""
 
     def __post_init__(self) -> None:
         for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0)):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from shards.index import ShardSet
-from shards.words import read_counts
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 
@@ -37,7 +36,7 @@ def check_suits(
         raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
     told = {"absent": f"no clip has {' or '.join(absent)}"} if absent else {}
     if "text" in inputs and "text" not in absent:
-        counts = read_counts(folder / "vocabulary.txt", manifest.vocabulary_sha256)
+        counts = shard_set.word_counts()
         known = sum(counts.get(word, 0) for word in words) / max(1, sum(counts.values()))
         if not known:
             raise UserError(

@@ -1,6 +1,7 @@
-"""The vocabulary of a shard set: which word has which id. No torch.
+"""A vocabulary: which word has which id. No torch.
 
-`vocabulary.txt` holds one "word count" line a word, most frequent first, counted on the training split only. Word `i`
+`vocabulary.txt` of a shard set holds one "word count" line a word, most frequent first, counted on the training split
+only; `python -m shards vocabulary` makes such a file of several sets. Word `i`
 of the file has id `i + 1`; id 0 is any other word.
 """
 
@@ -25,12 +26,12 @@ class Vocabulary:
         return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
 
     @classmethod
-    def load(cls, path: Path, sha256: str) -> "Vocabulary":
-        """Read `vocabulary.txt` of a shard set; `ShardSet.vocabulary` knows the hash.
+    def load(cls, path: Path, sha256: str | None = None) -> "Vocabulary":
+        """Read a vocabulary.
 
         Args:
             path: the file.
-            sha256: that it must have.
+            sha256: that it must have, as the manifest tells it of the one in a shard set; None takes any.
 
         Raises:
             UserError: the file is missing or another one, a line is not "word count", or a word comes twice.
@@ -50,15 +51,17 @@ class Vocabulary:
         return {word: index for index, word in enumerate(self.words, start=1)}
 
 
-def read_counts(path: Path, sha256: str) -> dict[str, int]:
-    """Word -> count, in the order of `vocabulary.txt`; arguments and errors as of `Vocabulary.load`."""
+def read_counts(path: Path, sha256: str | None = None) -> dict[str, int]:
+    """Word -> count, in the order of the file; arguments and errors as of `Vocabulary.load`."""
     way_out = "it is written with the shards: copy it from there"
+    if sha256 is None:
+        way_out = "`python -m shards vocabulary SHARDS out=FILE` makes one"
     try:
         content = path.read_bytes()
         lines = content.decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the vocabulary cannot be read ({error}); {way_out}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{path}: not the vocabulary of these shards (SHA-256 differs); {way_out}")
     counts: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):

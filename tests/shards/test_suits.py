@@ -1,4 +1,3 @@
-import hashlib
 from types import SimpleNamespace
 
 import pytest
@@ -16,15 +15,13 @@ INPUTS = {
 @pytest.fixture
 def shard_set(tmp_path):
     """Ten clips with sound and words, none with a picture."""
-    vocabulary = "the 60\ncat 30\nnaïve 10\n".encode()
-    (tmp_path / "vocabulary.txt").write_bytes(vocabulary)
     manifest = SimpleNamespace(
         labels={"emotion": {"sad": 10}},
         counts={"without_words": 2, "without_audio": 0, "without_video": 10},
         written=10,
-        vocabulary_sha256=hashlib.sha256(vocabulary).hexdigest(),
     )
-    return SimpleNamespace(folder=tmp_path, manifest=manifest)
+    counts = {"the": 60, "cat": 30, "naïve": 10}
+    return SimpleNamespace(folder=tmp_path, manifest=manifest, word_counts=lambda: counts)
 
 
 def test_what_is_absent_and_how_many_words_are_known_is_told(shard_set):
