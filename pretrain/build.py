@@ -32,8 +32,8 @@ def choose_vocabulary(config: PretrainConfig, shard_set: ShardSet) -> Vocabulary
     counts = shard_set.word_counts()
     if config.stream.text and counts and not any(map(vocabulary.id, counts)):
         raise UserError(
-            f"stream.vocabulary: {config.stream.vocabulary} has none of the words of {shard_set.folder}; is it of this "
-            "language?"
+            f"stream.vocabulary: {config.stream.vocabulary} has none of the words of {config.stream.shards}; is it "
+            "of this language?"
         )
     return vocabulary
 

@@ -58,17 +58,33 @@ def read_counts(path: Path, sha256: str | None = None) -> dict[str, int]:
         way_out = "`python -m shards vocabulary SHARDS out=FILE` makes one"
     try:
         content = path.read_bytes()
-        lines = content.decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: the vocabulary cannot be read ({error}); {way_out}") from None
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(f"{path}: not the vocabulary of these shards (SHA-256 differs); {way_out}")
+    return parse_counts(content, str(path))
+
+
+def parse_counts(content: bytes, where: str) -> dict[str, int]:
+    """Word -> count, in the order of a `vocabulary.txt`.
+
+    Args:
+        content: its bytes.
+        where: it lies, for the message.
+
+    Raises:
+        UserError: not text, a line is not "word count", or a word comes twice.
+    """
+    try:
+        lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: the vocabulary cannot be read ({error}); make it again") from None
     counts: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         word, _, count = line.partition(" ")
         if not word or not count.isdecimal() or word != word.lower():
-            raise UserError(f"{path}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
+            raise UserError(f"{where}, line {number}: expected 'word count' in lowercase, got {line[:60]!r}")
         if word in counts:
-            raise UserError(f"{path}, line {number}: the word {word!r} comes twice")
+            raise UserError(f"{where}, line {number}: the word {word!r} comes twice")
         counts[word] = int(count)
     return counts

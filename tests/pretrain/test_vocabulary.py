@@ -29,8 +29,8 @@ def test_check_counts_the_weights_of_its_words(tmp_path: Path, capsys: pytest.Ca
 
 def test_words_of_another_language_are_refused(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text("le 3\nchat 1\n")
-    shards = SimpleNamespace(folder=Path("corpus"), word_counts=lambda: {"the": 5})
-    with pytest.raises(UserError, match=r"words\.txt has none of the words of corpus"):
+    shards = SimpleNamespace(word_counts=lambda: {"the": 5})
+    with pytest.raises(UserError, match=r"words\.txt has none of the words of not-here"):
         choose_vocabulary(configured(tmp_path / "words.txt"), shards)  # type: ignore[arg-type]
     assert choose_vocabulary(configured(tmp_path / "words.txt", "stream.text=false"), shards).words == ("le", "chat")  # type: ignore[arg-type]
 
