@@ -95,14 +95,10 @@ def _with(clip: RawClip, said: Said) -> RawClip:
 def _find(name: str, root: Path) -> Path:
     path = Path(name) if Path(name).exists() else root / name
     if not path.is_dir() and path.suffix.lower() not in ENDINGS:
-        raise UserError(f"{path}: no transcript by its ending.{nearest(path.suffix.lower(), ENDINGS)}: {_known()}")
+        raise UserError(f"{path}: no transcript by its ending.{nearest(path.suffix.lower(), ENDINGS)}")
     if not path.exists():
         raise UserError(f"{path}: the transcript cannot be read: there is no such file or folder")
     return path
-
-
-def _known() -> str:
-    return "; ".join(f"{ending}: {meaning}" for ending, meaning in ENDINGS.items())
 
 
 def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[tuple[str, Said, Path]]:
@@ -113,7 +109,8 @@ def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[
     """
     files = sorted(find_files(path, ENDINGS)) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path}: no transcript in this folder; looked for {_known()}")
+        known = "; ".join(f"{ending}: {meaning}" for ending, meaning in ENDINGS.items())
+        raise UserError(f"{path}: no transcript in this folder; looked for {known}")
     bad: list[UserError] = []
     console = Console(stderr=True)
     quiet = len(files) < 1000 or not console.is_terminal
