@@ -8,6 +8,7 @@ import numpy as np
 
 from shards.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.features.config import FeaturesConfig, build
+from shards.store import StoreConfig, as_frames
 
 _SAMPLE_RATE_HZ = 16000
 _PROOF_RATE_HZ = 25.0
@@ -28,21 +29,23 @@ class Opened:
     """What was found in a clip."""
 
     members: dict[str, bytes]
-    """Extension -> bytes: the media files unchanged and `<feature>.npy`."""
+    """Extension -> bytes: the media files, unchanged or as `shards.store` says, and `<feature>.npy`."""
     duration_s: float
     """Of the longer of sound and picture; the picture to within one frame."""
     has_audio: bool
     has_video: bool
 
 
-def open_clip(job: Job, features: FeaturesConfig) -> Opened:
-    """Read, decode and compute.
+def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
+    """Read, bring into the form that is stored, decode that and compute from it: what a run will read and compute.
 
     Raises:
         DecodeError: a file cannot be read, is damaged, or the clip has neither sound nor picture.
     """
     media = {path.suffix[1:].lower(): _read(path) for path in (job.video, job.audio) if path is not None}
     media |= {extension: _read(path) for extension, path in job.attachments.items()}
+    if store.media == "frames":
+        media = as_frames(media, store)
     audio_bytes, video_bytes = audio_of(media), video_of(media)
     samples = None if audio_bytes is None else decode_audio(audio_bytes, _SAMPLE_RATE_HZ)
     computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}

@@ -25,6 +25,7 @@ from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, npy, open_clip
 from shards.record import SPLITS, ClipRecord, Manifest, RawClip
 from shards.split import SplitConfig, draw
+from shards.store import StoreConfig
 from shards.summary import Tally, print_summary
 from shards.tar import ShardWriter, remove_unfinished
 from shards.words import Vocabulary
@@ -43,6 +44,7 @@ class WriteConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     """Features to compute now and store; a run can also compute them from the media, with the same numbers."""
+    store: StoreConfig = field(default_factory=StoreConfig)
     keep: dict[str, list[str]] = field(default_factory=dict)
     """Property of a clip's `source` -> values to keep; the other clips are counted as filtered."""
     samples_per_shard: int = 1000
@@ -189,7 +191,9 @@ def _write_clips(
     ordered = _shuffled(clips, splits, config.split.seed)
     by_key = {clip.key: clip for clip in clips}
     pool: ChildPool[Job, Opened] = ChildPool(
-        partial(open_clip, features=config.features), config.workers or len(os.sched_getaffinity(0)), config.timeout_s
+        partial(open_clip, features=config.features, store=config.store),
+        config.workers or len(os.sched_getaffinity(0)),
+        config.timeout_s,
     )
     jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio, attachments=clip.attachments) for clip in ordered)
     console = Console(stderr=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from shards.features.config import FeaturesConfig
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
+from shards.store import StoreConfig
 
 
 def test_damaged_headers_cost_their_clip_only(make_clip, tmp_path: Path) -> None:
@@ -22,7 +23,9 @@ def test_damaged_headers_cost_their_clip_only(make_clip, tmp_path: Path) -> None
         path = tmp_path / f"{number}.mp4"
         path.write_bytes(damaged if number % 10 else whole)
         jobs.append(Job(key=str(number), video=path, audio=None))
-    pool: ChildPool[Job, Opened] = ChildPool(partial(open_clip, features=FeaturesConfig()), 2, timeout_s=60)
+    pool: ChildPool[Job, Opened] = ChildPool(
+        partial(open_clip, features=FeaturesConfig(), store=StoreConfig()), 2, timeout_s=60
+    )
 
     results = {job.key: result for job, result in pool.run(jobs)}
 
@@ -34,7 +37,9 @@ def test_damaged_headers_cost_their_clip_only(make_clip, tmp_path: Path) -> None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    pool: ChildPool[Job, Opened] = ChildPool(partial(open_clip, features=FeaturesConfig()), 1, timeout_s=60)
+    pool: ChildPool[Job, Opened] = ChildPool(
+        partial(open_clip, features=FeaturesConfig(), store=StoreConfig()), 1, timeout_s=60
+    )
 
     ((_, result),) = pool.run([Job(key="a", video=tmp_path / "gone.mp4", audio=None)])
 

@@ -15,6 +15,7 @@ from shards.features.lfbe import LfbeConfig
 from shards.index import ShardSet, load_index, load_manifest
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
+from shards.store import StoreConfig
 from triptych.config import UserError
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
@@ -31,7 +32,9 @@ def test_each_damaged_clip_is_read_or_has_a_reason(demo, trials, random, record_
         path.write_bytes(damage(random, bytearray(whole[number % len(whole)])))
         jobs.append(Job(key=str(number), video=path, audio=None))
         kinds[str(number)] = kind
-    pool: ChildPool[Job, Opened] = ChildPool(partial(open_clip, features=FEATURES), 2, timeout_s=60)
+    pool: ChildPool[Job, Opened] = ChildPool(
+        partial(open_clip, features=FEATURES, store=StoreConfig()), 2, timeout_s=60
+    )
     came_of_it, keys = Counter[str](), []
     for job, result in pool.run(jobs):
         keys.append(job.key)
