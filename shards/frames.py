@@ -11,7 +11,7 @@ any one costs the same. The file is a plain `np.savez` archive, nothing compress
     archive = np.load(file)  # any reader needs numpy and Pillow only
     Image.open(io.BytesIO(archive["jpeg"][archive["starts"][t] : archive["starts"][t + 1]].tobytes()))
 
-Pillow lets other Python threads run while it decodes.
+simplejpeg decodes them, which is libjpeg-turbo as in Pillow, with the same pixels in half of the time.
 """
 
 import io
@@ -21,6 +21,7 @@ import zipfile
 from dataclasses import dataclass
 
 import numpy as np
+import simplejpeg
 from numpy.lib import format as npy_format
 from PIL import Image
 
@@ -74,7 +75,7 @@ def unpack(data: bytes, rate_hz: float) -> np.ndarray:
     numbers, places = np.unique(wanted, return_inverse=True)
     decoded = np.empty((len(numbers), packed.height, packed.width, 3), dtype=np.uint8)
     for place, number in enumerate(numbers):
-        decoded[place] = packed.frame(number)
+        packed.decode(number, into=decoded[place])
     return decoded if len(numbers) == len(wanted) else decoded[places]
 
 
@@ -128,19 +129,19 @@ class _Packed:
         most = MAX_DECODED_BYTES // (self.height * self.width * 3)
         return on_grid(np.arange(len(self.starts) - 1) / self.rate_hz, self.duration_s, rate_hz, most)
 
-    def frame(self, number: int) -> np.ndarray:
-        """[H, W, 3] uint8."""
+    def decode(self, number: int, into: np.ndarray) -> None:
+        """Frame `number` into [H, W, 3] uint8."""
         content = self.jpeg[self.starts[number] : self.starts[number + 1]]
         try:
-            with Image.open(io.BytesIO(content.tobytes()), formats=("JPEG",)) as image:
-                # before any pixel is decoded: what is allocated is what the archive declares
-                if image.size != (self.width, self.height) or image.mode != "RGB":
-                    raise DecodeError(f"frame {number} is not a colour picture of {self.width}x{self.height} pixels")
-                return np.asarray(image)
-        except DecodeError:
-            raise
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # Pillow's texts name no cause
-            raise DecodeError(f"frame {number} is not a whole JPEG") from None
+            height, width, colors, _ = simplejpeg.decode_jpeg_header(content)
+            # before any pixel is decoded: what is allocated is what the archive declares
+            if (height, width) != (self.height, self.width) or colors != "YCbCr":
+                raise DecodeError(f"frame {number} is not a colour picture of {self.width}x{self.height} pixels")
+            simplejpeg.decode_jpeg(content, "RGB", buffer=into)
+        except ValueError as error:
+            if isinstance(error, DecodeError):
+                raise
+            raise DecodeError(f"frame {number} is not a whole JPEG ({error})") from None
 
 
 def _jpeg(frame: np.ndarray, quality: int) -> bytes:
