@@ -51,9 +51,10 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}
     feature, frames = computed.get("video", (None, None))
     rate_hz = (feature and feature.spec.rate_hz) or _PROOF_RATE_HZ
-    if frames is None and video_bytes is not None:  # else computing the feature decoded the picture already
+    # computing a feature decoded the picture, except one that a clip may lack: it may come from another file
+    if frames is None or (feature and feature.spec.optional):
         rate_hz = _PROOF_RATE_HZ
-        frames = decode_video(video_bytes, rate_hz)
+        frames = None if video_bytes is None else decode_video(video_bytes, rate_hz)
     if samples is None and frames is None:
         raise DecodeError("neither sound nor picture")
     seconds = [

@@ -11,6 +11,7 @@ import numpy as np
 
 from shards.features.face_crops import FaceCrops, FaceCropsConfig
 from shards.features.faces import Faces, FacesConfig
+from shards.features.landmarks import Landmarks, LandmarksConfig
 from shards.features.lfbe import Lfbe, LfbeConfig
 from shards.features.log_mel import LogMel, LogMelConfig
 from shards.features.vgg16 import Vgg16, Vgg16Config
@@ -65,6 +66,7 @@ class VideoFeature:
     face_crops: FaceCropsConfig | None = None
     faces: FacesConfig | None = None
     vgg16: Vgg16Config | None = None
+    landmarks: LandmarksConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -85,6 +87,7 @@ _FEATURES: dict[str, Callable[[Any], Feature]] = {
     "face_crops": FaceCrops,
     "faces": Faces,
     "vgg16": Vgg16,
+    "landmarks": Landmarks,
 }
 
 
