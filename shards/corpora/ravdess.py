@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.corpora.beside import attach_files, given_or_below, mirrored
 from shards.corpora.files import find_files
 from shards.record import RawClip
 from shards.transcripts.attach import attach
@@ -43,6 +44,9 @@ class RavdessConfig:
     """Leave out transcripts of clips that are not there instead of stopping."""
     words_tier: str | None = None
     """Tier of TextGrids that holds the words; when not given, the one named word or words."""
+    landmarks: str | None = None
+    """Folder with OpenFace's csv files somewhere below it (Zenodo 3255102), as given or relative to the root. They are
+    named like the av clips, 01-...; the video clips, 02-..., are the same recordings and take the same file."""
 
     def clips(self) -> Iterator[RawClip]:
         """All clips by name; labels emotion and intensity; `source` has modality, channel, statement, repetition.
@@ -51,7 +55,7 @@ class RavdessConfig:
 
         Raises:
             UserError: no file, an unreadable folder, a name that does not follow the code, a clip found twice, or bad
-                transcripts.
+                transcripts or landmarks.
         """
         root = Path(self.root)
         paths: dict[str, Path] = {}
@@ -64,6 +68,11 @@ class RavdessConfig:
                 f"{root}: no clip; looked for files like 01-01-05-01-02-01-12.mp4 or .wav anywhere below it"
             )
         clips = [_clip(paths[key]) for key in sorted(paths)]
+        if self.landmarks is not None:
+            where = given_or_below(self.landmarks, root)
+            files = mirrored(where, ".csv", 1)
+            silent = {f"02{name[2:]}": path for name, path in files.items() if name.startswith("01-")}
+            clips = attach_files(clips, "landmarks.csv", silent | files, where)
         unknown, tier = self.allow_unknown_transcripts, self.words_tier
         yield from attach(clips, self.transcripts, root, allow_unknown=unknown, words_tier=tier)
 

@@ -44,3 +44,18 @@ def test_a_clip_found_twice_and_an_empty_root_are_refused(tmp_path: Path) -> Non
         (tmp_path / folder / "03-01-01-01-01-01-01.wav").touch()
     with pytest.raises(UserError, match="is also at"):
         list(RavdessConfig(root=str(tmp_path)).clips())
+
+
+def test_landmarks_are_those_of_the_recording(tmp_path: Path) -> None:
+    """The published files are named like the av clips; the video clips show the same."""
+    for name in ("clips/01-01-05-02-02-01-12.mp4", "clips/02-01-05-02-02-01-12.mp4", "clips/03-01-05-02-02-01-12.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "tracking").mkdir()
+    tracked = tmp_path / "tracking" / "01-01-05-02-02-01-12.csv"
+    tracked.touch()
+
+    clips = {clip.key[:2]: clip for clip in RavdessConfig(root=str(tmp_path), landmarks="tracking").clips()}
+
+    assert clips["01"].attachments == clips["02"].attachments == {"landmarks.csv": tracked}
+    assert clips["03"].attachments == {}

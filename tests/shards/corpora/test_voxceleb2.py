@@ -113,3 +113,66 @@ def test_one_clip_in_two_sets_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="is also at"):
         list(VoxCeleb2Config(root=str(tmp_path)).clips())
+
+
+def test_landmarks_mirror_the_clips(tmp_path: Path) -> None:
+    touch(tmp_path, "dev/mp4/id1/v1/00001.mp4", "dev/aac/id1/v1/00001.m4a", "test/mp4/id2/v1/00001.mp4")
+    touch(tmp_path, "openface/id1/v1/00001.csv", "openface/test/id2/v1/00001.csv")
+
+    for folder in ("openface", str(tmp_path / "openface")):
+        clips = list(VoxCeleb2Config(root=str(tmp_path), landmarks=folder).clips())
+
+        assert [clip.attachments["landmarks.csv"].relative_to(tmp_path / "openface") for clip in clips] == [
+            Path("id1/v1/00001.csv"),
+            Path("test/id2/v1/00001.csv"),
+        ]
+
+
+TRACK = """Identity  : \tid1
+Reference : \tFRAME_0aB-9
+Offset    : \t-3
+FV Conf   : \t20.500\t(1)
+ASD Conf  : \t3.837
+
+FRAME \tX \tY \tW \tH
+000132 \t0.457 \t0.208 \t0.134 \t0.239
+"""
+
+
+@pytest.mark.parametrize("folder", ["dev/txt", "txt"])
+def test_face_tracks_tell_the_video_and_how_sure_they_are(tmp_path: Path, folder: str) -> None:
+    touch(tmp_path, "dev/mp4/id1/v1/00001.mp4", "dev/mp4/id1/v1/00002.mp4", f"{folder}/id1/v1/00001.txt")
+    (tmp_path / folder / "id1/v1/00001.txt").write_text(TRACK)
+
+    with_track, without = VoxCeleb2Config(root=str(tmp_path), face_tracks=True).clips()
+
+    assert with_track.attachments == {"track.txt": tmp_path / folder / "id1/v1/00001.txt"}
+    said = {"reference": "FRAME_0aB-9", "offset": "-3", "fv_conf": "20.500", "asd_conf": "3.837"}
+    assert with_track.source == {"set": "dev", "video": "v1", "clip": "00001", **said}
+    assert without.attachments == {}
+    assert without.source == {"set": "dev", "video": "v1", "clip": "00002"}
+    assert all(clip.attachments == {} for clip in VoxCeleb2Config(root=str(tmp_path)).clips())
+
+
+@pytest.mark.parametrize("content", [b"", b"a note\n", bytes(range(256)), TRACK.split("\n\n")[0].encode()])
+def test_what_is_no_face_track_is_named(tmp_path: Path, content: bytes) -> None:
+    touch(tmp_path, "mp4/id1/v1/00001.mp4", "txt/id1/v1/00001.txt")
+    (tmp_path / "txt/id1/v1/00001.txt").write_bytes(content)
+
+    with pytest.raises(UserError, match=r"00001\.txt: no face track of VoxCeleb2"):
+        list(VoxCeleb2Config(root=str(tmp_path), face_tracks=True).clips())
+
+
+def test_a_face_track_of_a_clip_in_two_places_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "mp4/id1/v1/00001.mp4", "txt/id1/v1/00001.txt", "dev/txt/id1/v1/00001.txt")
+
+    with pytest.raises(UserError, match=r"the face track id1/v1/00001 is also at"):
+        list(VoxCeleb2Config(root=str(tmp_path), face_tracks=True).clips())
+
+
+def test_a_mirror_may_call_its_sets_anything_or_have_none(tmp_path: Path) -> None:
+    touch(tmp_path, "part_a/mp4/id1/v1/00001.mp4", "aac/id1/v1/00001.m4a", "mp4/id2/v1/00001.mp4")
+
+    clips = list(VoxCeleb2Config(root=str(tmp_path)).clips())
+
+    assert [(clip.video is not None, clip.audio is not None) for clip in clips] == [(True, True), (True, False)]
