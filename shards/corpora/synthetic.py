@@ -7,7 +7,7 @@ It needs no download, so that every command can be tried in minutes, and its tru
     uniform     in VoxCeleb2's layout; independent, uniform words and nothing that tells a hidden one, for an exact
                 test of masking: with text, sound and picture hidden, no model can beat ln(20) nats a word
 
-Each clip is a pure function of (seed, key).
+`landmarks/` holds what OpenFace would find in each clip. Each clip is a pure function of (seed, key).
 """
 
 import dataclasses
@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.progress import track
 
 from shards.corpora.ravdess import RavdessConfig
-from shards.corpora.synthetic_render import FRAME_PX, face, speaker_pitch_hz, voice, write_media
+from shards.corpora.synthetic_landmarks import openface_csv
+from shards.corpora.synthetic_render import FRAME_PX, face, look, speaker_pitch_hz, voice, write_media
 from shards.corpora.synthetic_script import EMOTIONS, Script, script
 from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.record import RawClip
@@ -34,6 +35,11 @@ from triptych.config import UserError
 
 MARKER = "synthetic.json"
 """Holds the config that made the folder."""
+
+FILES = "media, transcripts, landmarks"
+"""What a folder holds, as its marker says: one that an older version made, without landmarks, is refused."""
+LANDMARKS = "landmarks"
+"""Folder of the csv files."""
 
 RAVDESS_CODES = {"neutral": 1, "happy": 3, "sad": 4, "angry": 5}
 
@@ -73,11 +79,14 @@ class SyntheticConfig:
             UserError: the folder holds something else.
         """
         root = generate(self)
-        transcripts, metadata = [str(root / "transcripts.ctm")], str(root / "vox2_meta.csv")
+        transcripts, landmarks = [str(root / "transcripts.ctm")], str(root / LANDMARKS)
+        corpus: RavdessConfig | VoxCeleb2Config
         if self.kind == "labelled":
-            yield from RavdessConfig(root=str(root), transcripts=transcripts).clips()
+            corpus = RavdessConfig(root=str(root), transcripts=transcripts, landmarks=landmarks)
         else:
-            yield from VoxCeleb2Config(root=str(root), transcripts=transcripts, metadata=metadata).clips()
+            metadata = str(root / "vox2_meta.csv")
+            corpus = VoxCeleb2Config(root=str(root), transcripts=transcripts, metadata=metadata, landmarks=landmarks)
+        yield from corpus.clips()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +99,10 @@ class _Clip:
     video: str
     audio: str | None
 
+    @property
+    def landmarks(self) -> str:
+        return f"{LANDMARKS}/{self.key}.csv"
+
 
 def generate(config: SyntheticConfig) -> Path:
     """Make the raw files, in parallel, unless they are there.
@@ -97,7 +110,7 @@ def generate(config: SyntheticConfig) -> Path:
     The folder appears whole or not at all: it is written beside its place and then renamed.
 
     Returns:
-        The folder, with `transcripts.ctm`, `synthetic.json` and the media files.
+        The folder, with `transcripts.ctm`, `synthetic.json`, `landmarks/` and the media files.
 
     Raises:
         UserError: the folder exists and was not generated from this config, or cannot be made.
@@ -126,10 +139,10 @@ def generate(config: SyntheticConfig) -> Path:
 
 
 def _identity(config: SyntheticConfig) -> dict[str, str | int]:
-    """What the clips depend on: everything but where they lie."""
+    """What the files depend on: everything but where they lie."""
     identity = dataclasses.asdict(config)
     del identity["root"]
-    return identity
+    return {**identity, "files": FILES}
 
 
 def _is_complete(root: Path, config: SyntheticConfig) -> bool:
@@ -185,7 +198,8 @@ def _labelled_clips(config: SyntheticConfig) -> list[_Clip]:
 
 
 def _write_clips(folder: Path, clips: list[_Clip], config: SyntheticConfig) -> None:
-    for parent in {(folder / file).parent for clip in clips for file in (clip.video, clip.audio) if file is not None}:
+    files = [file for clip in clips for file in (clip.video, clip.audio, clip.landmarks) if file is not None]
+    for parent in {(folder / file).parent for file in files}:
         parent.mkdir(parents=True)
     make = partial(_write_clip, folder, config.kind, config.seed)
     workers = min(len(os.sched_getaffinity(0)), len(clips) // 16)
@@ -202,10 +216,11 @@ def _write_clips(folder: Path, clips: list[_Clip], config: SyntheticConfig) -> N
 
 
 def _write_clip(folder: Path, kind: str, seed: int, clip: _Clip) -> None:
-    frames = face(clip.script, seed, clip.speaker, clip.key, FRAME_PX[kind])
+    seen, size_px = look(clip.script, seed, clip.speaker, clip.key), FRAME_PX[kind]
     samples = voice(clip.script, seed, clip.speaker, clip.key)
     audio = None if clip.audio is None else folder / clip.audio
-    write_media(frames, samples, folder / clip.video, audio, independent=kind == "uniform")
+    write_media(face(seen, size_px), samples, folder / clip.video, audio, independent=kind == "uniform")
+    (folder / clip.landmarks).write_text(openface_csv(seen, size_px))
 
 
 def _ctm_lines(clips: list[_Clip]) -> Iterator[str]:

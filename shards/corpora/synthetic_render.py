@@ -8,6 +8,7 @@ skin, light, place and size of the face, resting mouth) varies widely by speaker
 Emotion shows in how pitch and energy move, and in the curvature and width of the mouth and the angle of the brows.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,16 @@ from shards.corpora.synthetic_script import Script, phones, rng
 
 FPS, SAMPLE_RATE_HZ, CONTROL_HZ = 25, 16_000, 200
 FRAME_PX = {"emotional": 96, "labelled": 96, "uniform": 64}
+
+# Places in the face from its centre, in units of its radius.
+JAW = (0.86, 1.18)
+"""Half axes of the skin."""
+EYE, EYE_SIZE = (0.4, -0.22), (0.19, 0.11)
+"""Centre (mirrored for the left one) and half axes."""
+BROW_Y, BROW_HALF_WIDTH, BROW_LIFT = -0.5, 0.27, 0.35
+"""Height and half width of the brows, and how steep a lift of 1 is."""
+MOUTH_Y, MOUTH_LEVEL = 0.55, 0.4
+"""Height of the mouth, and the square of the place across it that no curve lifts or lowers."""
 
 _UNIFORM_PEAK = 4.5
 """Above the peaks of the uniform kind before scaling (1.5 to 3.8 over a dozen clips), so that nothing is clipped."""
@@ -84,11 +95,37 @@ def voice(script: Script, seed: int, speaker: str, key: str) -> Floats:
     return np.clip(samples, -1, 1)
 
 
-def face(script: Script, seed: int, speaker: str, key: str, size_px: int) -> NDArray[np.uint8]:
-    """The clip's frames, [F, P, P, 3] RGB."""
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A clip's face before it is drawn; [F] over its frames, in units of the picture's side."""
+
+    x: Floats
+    """[F] centre of the face."""
+    y: Floats
+    radius: float
+    """Half the width of the head; places in the face are relative to it."""
+    brow: Floats
+    """[F] how far the brows' inner ends are lifted, as a slope."""
+    mouth_half_width: Floats
+    mouth_opening: Floats
+    """[F] half of it, in the middle."""
+    mouth_curve: Floats
+    """[F] how much higher the corners are than the middle."""
+    lip_width: float
+    skin: Floats
+    """[3] red, green and blue, 0 to 1."""
+    hair: Floats
+    lip: Floats
+    background: Floats
+    light: float
+    slope: Floats
+    """[2] how the light changes from left to right and from top to bottom."""
+
+
+def look(script: Script, seed: int, speaker: str, key: str) -> Look:
+    """How the speaker looks and moves in a clip."""
     of_speaker, of_clip = rng(seed, "face", speaker), rng(seed, "face", key)
-    num_frames = round(script.duration_s * FPS)
-    frame_s = np.arange(num_frames) / FPS
+    frame_s = np.arange(round(script.duration_s * FPS)) / FPS
     control_s, sound = _tracks(script)
     opening = np.interp(frame_s, control_s, sound[:, 5])
     # A word's mouth width shows as much as the mouth is open: the closed mouth is the same between all words.
@@ -100,7 +137,7 @@ def face(script: Script, seed: int, speaker: str, key: str, size_px: int) -> NDA
     hair = skin * of_speaker.uniform(0.15, 0.7)
     lip = skin * of_speaker.uniform((0.75, 0.45, 0.45), (0.95, 0.7, 0.75))
     rest_curve, rest_brow = of_speaker.normal(0, 0.25, 2)
-    rest_width, lip_px = of_speaker.uniform(0.1, 0.135), of_speaker.uniform(0.014, 0.024)
+    rest_width, lip_width = of_speaker.uniform(0.1, 0.135), of_speaker.uniform(0.014, 0.024)
     radius = of_speaker.uniform(0.3, 0.38) * of_clip.uniform(0.92, 1.08)
     center = 0.5 + of_clip.uniform(-0.05, 0.05, 2)
     light, slope = of_clip.uniform(0.6, 1.15), of_clip.uniform(-0.6, 0.6, 2)
@@ -110,21 +147,39 @@ def face(script: Script, seed: int, speaker: str, key: str, size_px: int) -> NDA
     strength = script.intensity * of_clip.lognormal(0, 0.2)
     curve = rest_curve + curve * strength + of_clip.normal(0, 0.1) + 8 * sway[2]
     brow = rest_brow + brow * strength + of_clip.normal(0, 0.2) + 6 * sway[3]
-    half_width = rest_width * (1 + width * strength + widening) + sway[4]
+    return Look(
+        x=center[0] + sway[0],
+        y=center[1] + sway[1],
+        radius=radius,
+        brow=brow,
+        mouth_half_width=rest_width * (1 + width * strength + widening) + sway[4],
+        mouth_opening=opening * 0.075 * (radius / 0.34),
+        mouth_curve=curve * 0.055,
+        lip_width=lip_width,
+        skin=skin,
+        hair=hair,
+        lip=lip,
+        background=background,
+        light=light,
+        slope=slope,
+    )
 
+
+def face(look: Look, size_px: int) -> NDArray[np.uint8]:
+    """The clip's frames, [F, P, P, 3] RGB."""
+    radius = look.radius
     y, x = ((np.mgrid[:size_px, :size_px] + 0.5) / size_px).astype(np.float32)
-    x_F = (center[0] + sway[0]).astype(np.float32)[:, None, None]
-    y_F = (center[1] + sway[1]).astype(np.float32)[:, None, None]
-    planes = np.empty((3, num_frames, size_px, size_px), np.float32)
-    planes[:] = background[:, None, None, None]
-    _paint(planes, _ellipse(x - x_F, y - y_F + 0.08, radius, 1.3 * radius) * size_px, hair)
-    _paint(planes, _ellipse(x - x_F, y - y_F, 0.86 * radius, 1.18 * radius) * size_px, skin)
+    x_F, y_F = (place.astype(np.float32)[:, None, None] for place in (look.x, look.y))
+    planes = np.empty((3, len(look.x), size_px, size_px), np.float32)
+    planes[:] = look.background[:, None, None, None]
+    _paint(planes, _ellipse(x - x_F, y - y_F + 0.08, radius, 1.3 * radius) * size_px, look.hair)
+    _paint(planes, _ellipse(x - x_F, y - y_F, JAW[0] * radius, JAW[1] * radius) * size_px, look.skin)
     eyes = slice(round(0.18 * size_px), round(0.56 * size_px))
-    _draw_eyes(planes[:, :, eyes], x[eyes] - x_F, y[eyes] - y_F, radius, brow, hair)
+    _draw_eyes(planes[:, :, eyes], x[eyes] - x_F, y[eyes] - y_F, look)
     below = slice(round(0.5 * size_px), size_px)
-    mouth = (half_width, opening * 0.075 * (radius / 0.34), curve * 0.055)
-    _draw_mouth(planes[:, :, below], x[below] - x_F, y[below] - y_F - 0.55 * radius, mouth, lip, lip_px)
-    planes *= (255 * light * (1 + slope[0] * (x - 0.5) + slope[1] * (y - 0.5))).astype(np.float32)
+    _draw_mouth(planes[:, :, below], x[below] - x_F, y[below] - y_F - MOUTH_Y * radius, look)
+    shade = 1 + look.slope[0] * (x - 0.5) + look.slope[1] * (y - 0.5)
+    planes *= (255 * look.light * shade).astype(np.float32)
     return np.ascontiguousarray(np.clip(planes, 0, 255, out=planes).astype(np.uint8).transpose(1, 2, 3, 0))
 
 
@@ -252,7 +307,7 @@ def _sway(generator: np.random.Generator, times_s: NDArray[np.float64], amount: 
     return amount * np.sin(2 * np.pi * rates * times_s[:, None] + phases).sum(axis=1)
 
 
-def _paint(planes: Floats, depth_px: Floats, colour: NDArray[np.float64]) -> None:
+def _paint(planes: Floats, depth_px: Floats, colour: Floats) -> None:
     """Blend a colour into planes [3, F, *, *] where `depth_px` (distance inside the shape's edge) is positive.
 
     Colours are the slowest axis: with the fastest one of length 3 this takes three times as long.
@@ -267,38 +322,30 @@ def _ellipse(x: Floats, y: Floats, half_width: float, half_height: float) -> Flo
     return (1 - (x / half_width) ** 2 - (y / half_height) ** 2) * (min(half_width, half_height) / 2)
 
 
-def _draw_eyes(
-    planes: Floats, x: Floats, y: Floats, radius: float, brow: NDArray[np.float64], hair: NDArray[np.float64]
-) -> None:
-    """Eyes and brows; `x`, `y` [F, *, *] from the face's centre, `brow` [F] lifts the brows' inner ends."""
-    size_px = planes.shape[-1]
-    across = np.abs(x) - 0.4 * radius  # both eyes at once: negative towards the nose
-    for width, height, grey in ((0.19, 0.11, 0.95), (0.085, 0.085, 0.1)):
-        depth = _ellipse(across, y + 0.22 * radius, width * radius, height * radius)
+def _draw_eyes(planes: Floats, x: Floats, y: Floats, look: Look) -> None:
+    """Eyes and brows; `x`, `y` [F, *, *] from the face's centre."""
+    size_px, radius = planes.shape[-1], look.radius
+    across = np.abs(x) - EYE[0] * radius  # both eyes at once: negative towards the nose
+    for width, height, grey in ((*EYE_SIZE, 0.95), (0.085, 0.085, 0.1)):
+        depth = _ellipse(across, y - EYE[1] * radius, width * radius, height * radius)
         _paint(planes, depth * size_px, np.full(3, grey))
-    lift = brow.astype(np.float32)[:, None, None]
-    line = y + 0.5 * radius - 0.35 * lift * across
-    depth = np.minimum(0.045 * radius - np.abs(line), 0.27 * radius - np.abs(across))
-    _paint(planes, depth * size_px, hair * 0.7)
+    lift = look.brow.astype(np.float32)[:, None, None]
+    line = y - BROW_Y * radius - BROW_LIFT * lift * across
+    depth = np.minimum(0.045 * radius - np.abs(line), BROW_HALF_WIDTH * radius - np.abs(across))
+    _paint(planes, depth * size_px, look.hair * 0.7)
 
 
-def _draw_mouth(
-    planes: Floats,
-    x: Floats,
-    y: Floats,
-    mouth: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-    lip: NDArray[np.float64],
-    lip_width: float,
-) -> None:
-    """Lips, teeth and the open mouth; `mouth` is half width, half opening and height of the corners, each [F]."""
-    size_px = planes.shape[-1]
-    half_width, opening, curve = (values.astype(np.float32)[:, None, None] for values in mouth)
+def _draw_mouth(planes: Floats, x: Floats, y: Floats, look: Look) -> None:
+    """Lips, teeth and the open mouth; `x`, `y` [F, *, *] from its middle."""
+    size_px, lip_width = planes.shape[-1], look.lip_width
+    of_mouth = (look.mouth_half_width, look.mouth_opening, look.mouth_curve)
+    half_width, opening, curve = (values.astype(np.float32)[:, None, None] for values in of_mouth)
     u_squared = np.minimum((x / half_width) ** 2, 1.2)
-    middle = y + curve * (u_squared - 0.4)
+    middle = y + curve * (u_squared - MOUTH_LEVEL)
     arch = np.sqrt(np.maximum(1 - u_squared, 0))
     side = (half_width - np.abs(x)) * size_px
     distance = np.abs(middle)
-    _paint(planes, np.minimum((opening * arch + lip_width * (0.5 + 0.5 * arch) - distance) * size_px, side), lip)
+    _paint(planes, np.minimum((opening * arch + lip_width * (0.5 + 0.5 * arch) - distance) * size_px, side), look.lip)
     _paint(planes, np.minimum((opening * arch + 0.006 - distance) * size_px, side), np.array([0.15, 0.04, 0.05]))
     teeth = np.minimum(opening * arch - distance, -middle - 0.45 * opening)
     _paint(planes, np.minimum(teeth * size_px, side), np.array([0.9, 0.9, 0.85]))

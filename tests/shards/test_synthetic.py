@@ -1,5 +1,6 @@
 """The generated corpus: its layouts, its truth, and that nothing tells a hidden word of the uniform kind."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from shards.corpora.ravdess import EMOTIONS as RAVDESS_EMOTIONS
 from shards.corpora.synthetic import SyntheticConfig, generate
 from shards.corpora.synthetic_script import CONTENT_WORDS, EMOTION_WORDS, FUNCTION_WORDS, UNIFORM_WORDS, phones, script
 from shards.decode import decode_audio
+from shards.features.landmarks import Landmarks, LandmarksConfig, lost_steps, read_openface
+from shards.record import RawClip
 from shards.write import WriteConfig
 from triptych.config import UserError, config_folder, load
 
@@ -65,10 +68,49 @@ def test_the_same_seed_gives_the_same_bytes(corpus: SyntheticConfig, tmp_path: P
     num_clips = 32 if corpus.kind == "emotional" else 8
     again = SyntheticConfig(root=str(tmp_path / "again"), kind=corpus.kind, num_clips=num_clips, num_speakers=4)
     root = generate(again)
-    files = [path for path in Path(corpus.root).rglob("*") if path.suffix in (".mp4", ".m4a")]
+    files = [path for path in Path(corpus.root).rglob("*") if path.suffix in (".mp4", ".m4a", ".csv")]
     assert files
     for path in files:
         assert path.read_bytes() == (root / path.relative_to(corpus.root)).read_bytes()
+
+
+def points_px(clip: RawClip) -> np.ndarray:
+    """[F, 68, 2] across and down, in pixels."""
+    columns = read_openface(clip.attachments["landmarks.csv"].read_bytes())
+    return np.stack([[columns[f"{axis}_{point}"] for point in range(68)] for axis in "xy"]).transpose(2, 1, 0)
+
+
+def colour(frame: np.ndarray, points: np.ndarray, right: float = 0) -> np.ndarray:
+    """[3] at the middle of some landmarks."""
+    x, y = points.mean(axis=0)
+    return frame[round(y), round(x + right)].astype(float)
+
+
+def test_landmarks_lie_on_what_is_drawn(corpus: SyntheticConfig) -> None:
+    for clip in corpus.clips():
+        assert clip.video is not None
+        frames, points = decode_frames(clip.video), points_px(clip)
+        assert points.shape == (len(frames), 68, 2)
+        opening = points[:, 66, 1] - points[:, 62, 1]
+        assert opening.max() > 2
+        frame, seen = frames[opening.argmax()], points[opening.argmax()]
+        skin = colour(frame, seen[30:31])
+        for dark in (seen[36:42], seen[42:48], seen[19:20], seen[24:25], seen[60:68]):  # pupils, brows, mouth
+            assert colour(frame, dark).mean() < 0.8 * skin.mean()
+        reach = 0.06 * frames.shape[1]
+        for edge, outwards in ((seen[3:4], -reach), (seen[13:14], reach)):
+            inside, outside = colour(frame, edge, -outwards), colour(frame, edge, outwards)
+            assert np.abs(inside - outside).max() > 8
+
+
+def test_landmarks_become_a_feature_without_lost_steps(corpus: SyntheticConfig) -> None:
+    feature = Landmarks(LandmarksConfig())
+    for clip in corpus.clips():
+        assert clip.video is not None
+        values = feature.compute({"landmarks.csv": clip.attachments["landmarks.csv"].read_bytes()})
+        assert values is not None
+        assert len(values) == len(decode_frames(clip.video))
+        assert not lost_steps(values).any()
 
 
 def test_another_seed_or_key_gives_another_clip() -> None:
@@ -95,6 +137,10 @@ def test_a_folder_of_another_config_or_of_the_user_is_refused(tmp_path: Path) ->
     root = generate(SyntheticConfig(root=str(tmp_path / "raw"), num_clips=1, num_speakers=1))
     with pytest.raises(UserError, match=r"generated with seed 0 \(now 7\)"):
         generate(SyntheticConfig(root=str(root), num_clips=1, num_speakers=1, seed=7))
+    marker = root / "synthetic.json"
+    marker.write_text(json.dumps({k: v for k, v in json.loads(marker.read_text()).items() if k != "files"}))
+    with pytest.raises(UserError, match=r"generated with files None \(now 'media, transcripts, landmarks'\)"):
+        generate(SyntheticConfig(root=str(root), num_clips=1, num_speakers=1))
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "mine.txt").write_text("mine")
@@ -178,6 +224,9 @@ def test_outside_of_uniform_words_nothing_sounds_or_moves_after_coding(tmp_path:
         assert silent.sum() > 0.1 * len(samples)
         assert not samples[silent].any()
         assert (frames[still] == frames[0]).all()
+        points = points_px(clip)
+        assert (points[still] == points[0]).all()
+        assert (points[~still] != points[0]).any()
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic_labelled", "uniform"])
