@@ -10,6 +10,7 @@ COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
     "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
+    "overlap": ("SHARDS", "videos that a pretraining and an evaluation corpus share, and a list to leave them out"),
     "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;
