@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from shards.check import inspect
+from shards.corpora.config import CorpusConfig
+from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.decode import DecodeError
 from shards.features.config import FeaturesConfig, VideoFeature
 from shards.features.landmarks import Landmarks, LandmarksConfig, lost_steps
-from shards.probe import Job, open_clip
+from shards.index import ShardSet
+from shards.split import SplitConfig
+from shards.write import WriteConfig, write
 
 COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
 FACE = np.random.default_rng(0).uniform(-1, 2, (68, 2))
@@ -169,16 +174,33 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         LandmarksConfig(**settings)
 
 
-@pytest.mark.parametrize("num_good", [0, 25])
-def test_the_picture_is_proven_and_its_length_known_whatever_was_tracked(make_clip, tmp_path: Path, num_good) -> None:
-    """Landmarks come from another file: they say nothing about the mp4."""
-    (tmp_path / "clip.csv").write_bytes(csv(frames([True] * num_good + [False] * (5 - num_good // 5))))
-    job = Job(key="a", video=make_clip(tmp_path / "a.mp4", audio=False), audio=None)
-    job.attachments["landmarks.csv"] = tmp_path / "clip.csv"
+def test_what_was_tracked_proves_no_picture_and_lacking_landmarks_are_counted(make_clip, tmp_path: Path) -> None:
+    """The points come from a file of their own, which may be longer than the clip, lost or beside a damaged mp4."""
+    root = tmp_path / "raw"
+    tracked = {"id0": None, "id1": [False] * 10, "id2": [True] * 50, "id3": [True] * 10}
+    for speaker, good in tracked.items():
+        clip = make_clip(root / f"mp4/{speaker}/v/00001.mp4", seconds=0.4, audio=False)
+        if good is not None:
+            (root / f"openface/{speaker}/v").mkdir(parents=True)
+            (root / f"openface/{speaker}/v/00001.csv").write_bytes(csv(frames(good)))
+    clip.write_bytes(b"no video")
+    config = WriteConfig(
+        corpus=CorpusConfig(voxceleb2=VoxCeleb2Config(root=str(root), landmarks="openface")),
+        out=str(tmp_path / "shards"),
+        split=SplitConfig(train=1.0, valid=0.0, test=0.0),
+        features=FeaturesConfig(video=VideoFeature(landmarks=LandmarksConfig(rate_hz=10))),
+        workers=1,
+        max_quarantined_share=0.25,
+    )
 
-    opened = open_clip(job, FeaturesConfig(video=VideoFeature(landmarks=LandmarksConfig(rate_hz=10))))
+    manifest = write(config)
 
-    assert opened.has_video
-    assert opened.duration_s == pytest.approx(1.0)
-    assert ("landmarks.npy" in opened.members) == (num_good > 0)
-    assert opened.members["landmarks.csv"] == (tmp_path / "clip.csv").read_bytes()
+    assert list(manifest.quarantined) == ["id3/v/00001"]
+    assert (manifest.written, manifest.counts["without_video"]) == (3, 0)
+    split = ShardSet(tmp_path / "shards").split("train")
+    assert split.durations == pytest.approx(0.4)
+    found = inspect(tmp_path / "shards", manifest, quiet=True)
+    assert found.problems == []
+    assert found.lacking == {"landmarks": 2}
+    place = list(split.keys).index("id2/v/00001")
+    assert split.read(place)["landmarks.csv"] == (root / "openface/id2/v/00001.csv").read_bytes()
