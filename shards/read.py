@@ -47,6 +47,9 @@ class StreamConfig:
     """Clips of one optimizer step over all ranks and micro-batches."""
     micro_batch: int
     """Most clips of one forward pass on one rank."""
+    length_pool: int = 0
+    """Global batches whose clips are sorted by length together, so that each batch holds clips of like length; 0 keeps
+    batches random. Mind what shards.plan.Order says of contrastive negatives."""
     workers: int = 0
     """Loader processes a rank; 0 reads in the training process."""
     text: bool = True
@@ -55,7 +58,7 @@ class StreamConfig:
     """File of `python -m shards vocabulary` that gives the words their ids; the shard set's own when not given."""
 
     def __post_init__(self) -> None:
-        for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0)):
+        for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0), ("length_pool", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; expected at least {least}")
 
@@ -236,12 +239,12 @@ class TrainLoader:
             yield [next(batches) for _ in range(self.num_micro_batches)]
 
     def _plans(self, step: int) -> Iterator[MicroBatch]:
-        sizes, size = self.shard_set.split(self.split).shard_sizes, self.stream.global_batch
-        start, stop = plan.rank_share(size, self.world, self.rank)
+        split, stream = self.shard_set.split(self.split), self.stream
+        order = plan.Order(split.shard_sizes, self.seed, stream.global_batch, split.durations, stream.length_pool)
         while True:
-            ids, epochs = (part[start:stop].tolist() for part in plan.step_samples(sizes, self.seed, size, step))
-            for first, last in plan.split_share(stop - start, self.num_micro_batches):
-                yield MicroBatch(ids[first:last], epochs[first:last])
+            ids, epochs = order.step(step)
+            for places in plan.deal(split.durations[ids], self.num_micro_batches, self.world)[self.rank]:
+                yield MicroBatch(ids[places].tolist(), epochs[places].tolist())
             step += 1
 
 
