@@ -16,6 +16,7 @@ import pytest
 import torch
 import webdataset
 
+from shards import plan
 from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature, build
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
@@ -52,8 +53,22 @@ def eval_loader(folder: Path, *, rank: int = 0, world: int = 1, **changes: Any) 
     return EvalLoader(ShardSet(folder), build(settings.pop("features", FEATURES)), rank=rank, world=world, **settings)
 
 
-def keys_of(loader: TrainLoader, num_steps: int, start: int = 0) -> list[list[str]]:
-    return [[key for batch in step for key in batch.keys] for step in islice(loader.steps(start), num_steps)]
+def keys_of(folder: Path, num_steps: int, *, world: int = 1, start: int = 0, **changes: Any) -> list[list[str]]:
+    """The global batches of a world, each put together again in the order of the stream."""
+    ranks = [train_loader(folder, rank=rank, world=world, **changes) for rank in range(world)]
+    split, stream, num = ranks[0].clips.split, ranks[0].stream, ranks[0].num_micro_batches
+    order = plan.Order(split.shard_sizes, ranks[0].seed, stream.global_batch, split.durations, stream.length_pool)
+    steps = []
+    for number, shares in enumerate(islice(zip(*(rank.steps(start) for rank in ranks)), num_steps), start):
+        ids, epochs = order.step(number)
+        keys = [""] * len(ids)
+        for batches, dealt in zip(shares, plan.deal(split.durations[ids], num, world), strict=True):
+            for batch, places in zip(batches, dealt, strict=True):
+                assert batch.epochs == tuple(epochs[places])
+                for key, place in zip(batch.keys, places, strict=True):
+                    keys[place] = key
+        steps.append(keys)
+    return steps
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -62,12 +77,23 @@ def test_the_order_is_the_same_for_every_world_and_worker_count(
     tiny_shards: Callable[..., Path], world: int, workers: int
 ) -> None:
     folder, num_steps = tiny_shards(), 7
-    ranks = [keys_of(train_loader(folder, rank=rank, world=world, workers=workers), num_steps) for rank in range(world)]
-    stream = [key for step in zip(*ranks) for share in step for key in share]
-    assert stream == [key for step in keys_of(train_loader(folder), num_steps) for key in step]
+    steps = keys_of(folder, num_steps, world=world, workers=workers)
+    assert steps == keys_of(folder, num_steps, micro_batch=7)
+    stream = [key for step in steps for key in step]
     assert set(Counter(stream[:NUM_TRAIN]).values()) == {1}
     assert set(Counter(stream[NUM_TRAIN : 2 * NUM_TRAIN]).values()) == {1}
     assert stream[:NUM_TRAIN] != stream[NUM_TRAIN : 2 * NUM_TRAIN]
+
+
+def test_with_a_pool_batches_are_of_like_length(tiny_shards: Callable[..., Path]) -> None:
+    """The 23 clips have five lengths."""
+    folder = tiny_shards()
+
+    def num_lengths(length_pool: int) -> float:
+        batches = keys_of(folder, 3, length_pool=length_pool, global_batch=5, micro_batch=5)
+        return float(np.mean([len({int(key[-2:]) % 5 for key in batch}) for batch in batches]))
+
+    assert num_lengths(10) <= 2 < num_lengths(0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -91,8 +117,8 @@ def test_all_ranks_take_equally_many_micro_batches_and_the_epoch_travels_with_th
     for rank in range(3):
         steps = list(islice(train_loader(folder, rank=rank, world=3, micro_batch=2).steps(0), 4))
         assert [len(step) for step in steps] == [2] * 4
-    fourth = next(train_loader(folder).steps(3))  # positions 21 to 27 of epochs of 23
-    assert [epoch for batch in fourth for epoch in batch.epochs] == [0, 0, 1, 1, 1, 1, 1]
+    (fourth,) = next(train_loader(folder, micro_batch=7).steps(3))  # positions 21 to 27 of epochs of 23
+    assert fourth.epochs == (0, 0, 1, 1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
