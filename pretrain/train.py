@@ -117,6 +117,7 @@ def _held_out(
         split=split,
         workers=config.stream.workers,
         prepare=task.prepare,
+        max_damaged_share=config.stream.max_damaged_share,
     )
 
 
@@ -128,5 +129,5 @@ def _test(run: RunFolder, engine: DeepSpeedEngine, loader: EvalLoader, config: P
     )
     files, _ = Checkpoints(run.checkpoints, config.trainer.keep_checkpoints, run.distributed).load(step)
     engine.load_state(files)
-    figures = {"step": step, "clips": loader.num_samples, **engine.evaluate(loader.batches())}
+    figures = {"step": step, "clips": loader.num_samples, **LossEvaluator("test", engine, loader).evaluate(step)}
     run.distributed.on_main(lambda: write_atomically(run.path / "test.json", json.dumps(figures, indent=1) + "\n"))

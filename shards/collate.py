@@ -37,6 +37,8 @@ class Sample:
     record: ClipRecord
     epoch: int
     steps: Mapping[str, Steps]
+    cut: bool = False
+    """Whether a modality was longer."""
 
 
 def word_steps(words: Sequence[Word], vocabulary: Vocabulary) -> Steps:
@@ -78,6 +80,7 @@ def collate(
         labels={
             name: _classes([sample.record for sample in samples], name, classes) for name, classes in labels.items()
         },
+        num_cut=sum(sample.cut for sample in samples),
     )
 
 

@@ -4,32 +4,24 @@ One batch of the loader is one micro-batch of one rank. Workers only change who 
 """
 
 import atexit
-import io
 import os
 import signal
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
-from json import loads
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from shards import plan
-from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
-from shards.decode import DecodeError
+from shards.clips import Clips, MicroBatch
 from shards.features.config import Feature, FeaturesConfig, build
-from shards.features.words import WORDS
-from shards.index import ShardSet, Split
-from shards.record import ClipRecord
+from shards.index import ShardSet
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
-from triptych.modalities import FeatureSpec
 
 PREFETCH = 2
 """Micro-batches that a worker reads ahead."""
@@ -56,125 +48,16 @@ class StreamConfig:
     """Whether the words are read."""
     vocabulary: str | None = None
     """File of `python -m shards vocabulary` that gives the words their ids; the shard set's own when not given."""
+    max_damaged_share: float = 0.0
+    """Share of a split's clips that may turn out damaged before the run stops; until then each is left out, named once
+    in the log and counted. 0 stops at the first."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_damaged_share <= 1:
+            raise ValueError(f"max_damaged_share: {self.max_damaged_share}; expected a share from 0 to 1")
         for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0), ("length_pool", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; expected at least {least}")
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What one batch is to hold: sample ids and, for each, the epoch it belongs to."""
-
-    ids: Sequence[int]
-    epochs: Sequence[int]
-
-
-class Clips(Dataset[Batch]):
-    """The clips of a split as batches: reads, computes missing features, collates and prepares.
-
-    Args:
-        shard_set: where they lie.
-        split: "train", "valid" or "test".
-        features: modality -> feature wanted.
-        vocabulary: gives the words their ids; None leaves text out.
-        labels: label name -> classes.
-        prepare: draws masks and targets, see triptych.task.Prepare.
-
-    Raises:
-        UserError: the set has no such split.
-    """
-
-    def __init__(
-        self,
-        shard_set: ShardSet,
-        split: str,
-        *,
-        features: Mapping[str, Feature],
-        vocabulary: Vocabulary | None,
-        labels: Mapping[str, tuple[str, ...]],
-        prepare: Callable[[Batch], Batch] | None,
-    ) -> None:
-        self.split: Split = shard_set.split(split)
-        self._features = features
-        self._vocabulary = vocabulary
-        self._labels = labels
-        self._prepare = prepare
-        stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
-        self._stored = {
-            modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
-        }
-        self._warned: set[str] = set()
-        for modality, feature in features.items():
-            name = feature.spec.name
-            if modality not in self._stored and name in stored:
-                differs = [key for key, value in vars(stored[name]).items() if getattr(feature.spec, key) != value]
-                warnings.warn(
-                    f"{shard_set.folder}: the stored feature {name} differs in {', '.join(differs)} from what this run "
-                    "wants, so it is computed while reading, which is slower; write the shards with the run's settings",
-                    stacklevel=2,
-                )
-
-    @property
-    def specs(self) -> dict[str, FeatureSpec]:
-        """Modality -> feature of every track that a batch carries."""
-        text = {} if self._vocabulary is None else {"text": WORDS}
-        return {**text, **{modality: feature.spec for modality, feature in self._features.items()}}
-
-    def load(self, wanted: MicroBatch) -> Batch:
-        """Read one batch.
-
-        Raises:
-            UserError: damaged bytes, media that cannot be decoded, or an unknown class; the message names the clip.
-        """
-        samples = [self._sample(sample_id, epoch) for sample_id, epoch in zip(wanted.ids, wanted.epochs, strict=True)]
-        batch = collate(samples, self.specs, self._labels)
-        return batch if self._prepare is None else self._prepare(batch)
-
-    def __getitem__(self, wanted: MicroBatch) -> Batch | UserError:  # type: ignore[override]
-        """As `load`, but a user's mistake is returned: raised in a worker, torch would wrap it in a traceback."""
-        try:
-            return self.load(wanted)
-        except UserError as error:
-            return error
-
-    def _sample(self, sample_id: int, epoch: int) -> Sample:
-        there = self.split.extensions(sample_id)
-        extensions = ["json"] + [f"{self._features[modality].spec.name}.npy" for modality in self._stored]
-        if len(self._stored) < len(self._features):
-            extensions += [extension for extension in there if extension != "json" and not extension.endswith(".npy")]
-        members = self.split.read(sample_id, extensions)
-        record = ClipRecord.from_json(loads(members["json"]))
-        steps: dict[str, Steps] = {}
-        if self._vocabulary is not None and record.words:
-            steps["text"] = self._cut(record.key, word_steps(record.words, self._vocabulary), WORDS)
-        for modality, feature in self._features.items():
-            values = self._values(record.key, modality, feature, members)
-            if values is not None:
-                steps[modality] = self._cut(record.key, feature_steps(values, feature.spec), feature.spec)
-        return Sample(record=record, epoch=epoch, steps=steps)
-
-    def _values(self, key: str, modality: str, feature: Feature, members: Mapping[str, bytes]) -> np.ndarray | None:
-        if modality in self._stored:
-            content = members.get(f"{feature.spec.name}.npy")
-            return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
-        try:
-            return feature.compute(members)
-        except DecodeError as error:
-            raise UserError(
-                f"clip {key}: {feature.spec.name} cannot be computed: {error}; write the shards again"
-            ) from None
-
-    def _cut(self, key: str, steps: Steps, spec: FeatureSpec) -> Steps:
-        if len(steps.values) > spec.max_length and spec.name not in self._warned:
-            self._warned.add(spec.name)
-            warnings.warn(
-                f"clip {key} has {len(steps.values)} steps of {spec.name} and is cut to {spec.max_length}; "
-                "`python -m shards check` counts all such clips",
-                stacklevel=2,
-            )
-        return cut(steps, spec)
 
 
 @dataclass(frozen=True)
@@ -216,12 +99,18 @@ class TrainLoader:
             vocabulary=self.vocabulary if self.stream.text else None,
             labels=self.labels,
             prepare=self.prepare,
+            keep_damaged=self.stream.max_damaged_share > 0,
         )
 
     @property
     def num_samples(self) -> int:
         """Clips of the split."""
         return len(self.shard_set.split(self.split))
+
+    @property
+    def max_damaged(self) -> int:
+        """Most different clips that may be damaged before the run stops."""
+        return int(self.stream.max_damaged_share * self.num_samples)
 
     @property
     def num_micro_batches(self) -> int:
@@ -271,6 +160,8 @@ class EvalLoader:
     workers: int = 0
     prepare: Callable[[Batch], Batch] | None = None
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    max_damaged_share: float = 0.0
+    """See StreamConfig."""
 
     def __post_init__(self) -> None:
         plan.evaluation_batches(self.num_samples, self.batch_size, self.world, self.rank)
@@ -285,12 +176,18 @@ class EvalLoader:
             vocabulary=self.vocabulary,
             labels=self.labels,
             prepare=self.prepare,
+            keep_damaged=self.max_damaged_share > 0,
         )
 
     @property
     def num_samples(self) -> int:
         """Clips of the split, over all ranks."""
         return len(self.shard_set.split(self.split))
+
+    @property
+    def max_damaged(self) -> int:
+        """Most clips that may be damaged."""
+        return int(self.max_damaged_share * self.num_samples)
 
     @property
     def num_batches(self) -> int:

@@ -59,9 +59,19 @@ class Batch:
     """Label name -> [B] int64 class index (UNLABELLED where absent) or [B, ...] float."""
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     """What an objective drew for this batch, by objective name (see Task.prepare)."""
+    damaged: tuple[tuple[int, str], ...] = ()
+    """Sample id and what is wrong, of clips that could not be read: they are here without any modality or label."""
+    num_cut: int = 0
+    """Clips of which a modality was longer than its FeatureSpec.max_length, and was cut there."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def num_steps(self) -> tuple[int, int]:
+        """Steps of all modalities together: real ones, and all with the padding."""
+        masks = [track.mask for track in self.tracks.values()]
+        return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""

@@ -5,6 +5,7 @@ nor the number of micro-batches changes a gradient; a loss that is not finite st
 """
 
 import contextlib
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +19,11 @@ from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.optim import OptimizerConfig, lr_at
+from triptych.reading import Reading
 from triptych.tally import Key, Record, Tally, means, refuse_broken
 from triptych.task import Task, Total
+
+LOG = logging.getLogger(__name__)
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps of every parameter, beside the number of steps."""
@@ -40,7 +44,8 @@ class StepResult:
     grad_norm: float
     """L2 norm of the whole gradient before clipping."""
     lr: float
-    samples: int
+    reading: Reading
+    """Of the global batch."""
     stop: bool
     """Whether any rank was asked to stop."""
 
@@ -121,6 +126,7 @@ class Engine(ABC):
         self._optimizer_config = optimizer
         self._max_steps = max_steps
         self._keys: dict[str, tuple[Key, ...]] = {}
+        self._named: set[str] = set()
 
     @property
     def device(self) -> torch.device:
@@ -159,8 +165,8 @@ class Engine(ABC):
                 loss, *totals = self._module()(batch.to(self.device), scale)
                 self._backward(loss, last)
             records.append((totals[0], totals[1]))
-        own_samples = sum(len(batch) for batch in micro_batches)
-        tally, sums, (samples, stops) = self._over_ranks("train_step", records, own_samples, stop())
+        own = Reading.of(micro_batches)
+        tally, sums, (stops, *numbers) = self._over_ranks("train_step", records, stop(), *own.numbers)
         if not all(math.isfinite(value) for (kind, _), (value, _) in sums.items() if kind == "loss"):
             refuse_broken(self.distributed.gather(tally.find_broken(micro_batches)), step)
         grad_norm = self._step(lr)
@@ -176,25 +182,30 @@ class Engine(ABC):
             report=means(sums, "report"),
             grad_norm=grad_norm,
             lr=lr,
-            samples=int(samples),
+            reading=self._heard(own, numbers),
             stop=stops > 0,
         )
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Means over all batches of all ranks, without gradients: "loss/<objective>" and the report's figures.
+        """Means over all batches of all ranks, without gradients: "loss/<objective>" and the report's figures, and
+        "damaged_clips" where clips could not be read.
 
         A figure without a single item is missing. Ranks give equal numbers of batches.
         """
         self._module().eval()
         records: list[Record] = []
+        own = Reading()
         with torch.no_grad():
             for batch in batches:
                 _, *totals = self._module()(batch.to(self.device), {})
                 records.append((totals[0], totals[1]))
+                own += Reading.of([batch])
         if not records:
             return {}
-        _, sums, _ = self._over_ranks("evaluate", records)
-        return {f"loss/{name}": value for name, value in means(sums, "loss").items()} | means(sums, "report")
+        _, sums, numbers = self._over_ranks("evaluate", records, *own.numbers)
+        damaged = self._heard(own, numbers).damaged
+        figures = {f"loss/{name}": value for name, value in means(sums, "loss").items()} | means(sums, "report")
+        return figures | ({"damaged_clips": len(damaged)} if damaged else {})
 
     def state(self) -> Files:
         """Whole, unsharded state on rank 0, in fp32 on the CPU; elsewhere empty.
@@ -304,6 +315,15 @@ class Engine(ABC):
                 f"use a larger batch, mask more, or check the shards with: python -m shards check"
             )
         return total
+
+    def _heard(self, own: Reading, numbers: list[float]) -> Reading:
+        """What all ranks read; rank 0 names each damaged clip once."""
+        reading = own.over_ranks(numbers, self.distributed)
+        for _, reason in reading.damaged:
+            if self.is_main and reason not in self._named:
+                LOG.warning("warning: left out: %s", reason)
+            self._named.add(reason)
+        return reading
 
     def _over_ranks(
         self, caller: str, records: list[Record], *numbers: float

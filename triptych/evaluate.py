@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from triptych.batch import Batch
+from triptych.config import UserError
 from triptych.engine import Engine
 
 
 class EvalBatches(Protocol):
     """This rank's share of a split; the same number of batches on all ranks."""
+
+    @property
+    def max_damaged(self) -> int:
+        """Most clips that may be damaged."""
 
     def batches(self) -> Iterator[Batch]: ...
 
@@ -24,5 +29,16 @@ class LossEvaluator:
     loader: EvalBatches
 
     def evaluate(self, step: int) -> Mapping[str, float]:
-        """Means over the whole split, the same on every rank."""
-        return self.engine.evaluate(self.loader.batches())
+        """Means over the whole split, the same on every rank.
+
+        Raises:
+            UserError: more clips are damaged than the loader allows.
+        """
+        figures = self.engine.evaluate(self.loader.batches())
+        damaged = figures.get("damaged_clips", 0)
+        if damaged > self.loader.max_damaged:
+            raise UserError(
+                f"{self.name}: {damaged} clips are damaged, and stream.max_damaged_share allows "
+                f"{self.loader.max_damaged} of this split; the log names them: copy their shards again"
+            )
+        return figures

@@ -20,6 +20,7 @@ from triptych.checkpoint import Checkpoints, SaveEncoder
 from triptych.config import UserError
 from triptych.engine import Engine, StepResult
 from triptych.files import write_atomically
+from triptych.reading import Account
 from triptych.run import MetricsLog, RunFolder, versions
 from triptych.task import Evaluator
 
@@ -34,6 +35,10 @@ GRACE_S = 60
 
 class TrainBatches(Protocol):
     """This rank's micro-batches of every optimizer step from `start_step`; endless."""
+
+    @property
+    def max_damaged(self) -> int:
+        """Most different clips that may be damaged before the run stops."""
 
     def steps(self, start_step: int) -> Iterator[list[Batch]]: ...
 
@@ -92,6 +97,7 @@ class Trainer:
         self._distributed = engine.distributed
         self._checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints, engine.distributed)
         self._stop = False
+        self._account = Account()
 
     def train(self) -> int:
         """Train to the end or to a stop signal; every rank returns the same.
@@ -116,8 +122,10 @@ class Trainer:
                 waited = time.perf_counter() - began
                 result = self._engine.train_step(micro_batches, step, lambda: self._stop)
                 done = step + 1
+                self._account.add(result.reading, self._loader.max_damaged)
                 if self._is_due(done, self._config.log_every):
-                    log.write(done, _figures(result, time.perf_counter() - began, waited))
+                    figures = _figures(result, time.perf_counter() - began, waited)
+                    log.write(done, {**figures, **self._account.figures()})
                 show(done, result)
                 if not (result.stop or self._is_due(done, self._config.checkpoint_every) or self._evaluates(done)):
                     continue
@@ -128,6 +136,8 @@ class Trainer:
                 self._evaluate_if_due(done, log)
                 self._checkpoints.prune(self._best(log))
             self._export(log)
+            if any(self._account.figures().values()):
+                self._say(f"reading: {self._account}")
         return 0
 
     def _resume(self) -> int:
@@ -135,8 +145,9 @@ class Trainer:
         start = self._checkpoints.newest_good()
         if start is None:
             return 0
-        files, _ = self._checkpoints.load(start)
+        files, state = self._checkpoints.load(start)
         self._engine.load_state(files)
+        self._account = Account(state.get("reading"))
         self._say(
             f"{self._run.path}: this run is finished ({start} steps)"
             if start == self._config.max_steps
@@ -145,7 +156,7 @@ class Trainer:
         return start
 
     def _save(self, step: int) -> None:
-        extra = {"world_size": self._distributed.world, "versions": versions()}
+        extra = {"world_size": self._distributed.world, "versions": versions(), "reading": self._account.state()}
         files, encoder = self._engine.state(), self._engine.encoder_state()
         self._checkpoints.save(step, files, extra, encoder, self._save_encoder)
 
@@ -248,8 +259,9 @@ def _figures(result: StepResult, time_s: float, waited_s: float) -> dict[str, fl
         **result.report,
         "lr": result.lr,
         "grad_norm": result.grad_norm,
-        "samples": result.samples,
-        "samples_per_s": result.samples / time_s,
+        "samples": result.reading.clips,
+        "samples_per_s": result.reading.clips / time_s,
+        "useful_share": result.reading.real_steps / result.reading.all_steps,
         "data_wait_share": waited_s / time_s,
         "time_s": time_s,
     }

@@ -102,6 +102,7 @@ class TinyLoader:
     global_batch: int = 9
     delay_s: float = 0.0
     change: dict = field(default_factory=dict)
+    max_damaged: int = 0
 
     def steps(self, start_step):
         step = start_step

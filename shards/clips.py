@@ -1,0 +1,179 @@
+"""The clips of a split, read and put into batches."""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from json import loads
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
+from shards.decode import DecodeError
+from shards.features.config import Feature
+from shards.features.words import WORDS
+from shards.index import DamagedShard, ShardSet, Split
+from shards.record import ClipRecord
+from shards.words import Vocabulary
+from triptych.batch import Batch
+from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+
+class DamagedClip(UserError):
+    """The media of a clip are what was written, and cannot be decoded; the message names shard, clip and feature."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one batch is to hold: sample ids and, for each, the epoch it belongs to."""
+
+    ids: Sequence[int]
+    epochs: Sequence[int]
+
+
+class Clips(Dataset[Batch]):
+    """The clips of a split as batches: reads, computes missing features, collates and prepares.
+
+    Args:
+        shard_set: where they lie.
+        split: "train", "valid" or "test".
+        features: modality -> feature wanted.
+        vocabulary: gives the words their ids; None leaves text out.
+        labels: label name -> classes.
+        prepare: draws masks and targets, see triptych.task.Prepare.
+        keep_damaged: whether a clip that cannot be read stays in its batch without any modality, told of in
+            `Batch.damaged`, instead of ending the run.
+
+    Raises:
+        UserError: the set has no such split.
+    """
+
+    def __init__(
+        self,
+        shard_set: ShardSet,
+        split: str,
+        *,
+        features: Mapping[str, Feature],
+        vocabulary: Vocabulary | None,
+        labels: Mapping[str, tuple[str, ...]],
+        prepare: Callable[[Batch], Batch] | None,
+        keep_damaged: bool = False,
+    ) -> None:
+        self.split: Split = shard_set.split(split)
+        self._features = features
+        self._vocabulary = vocabulary
+        self._labels = labels
+        self._prepare = prepare
+        self._keep_damaged = keep_damaged
+        self._shards = [info.name for info in shard_set.manifest.shards if info.split == split and info.num_samples]
+        self._ends = np.cumsum(self.split.shard_sizes)
+        stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
+        self._stored = {
+            modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
+        }
+        self._warned: set[str] = set()
+        for modality, feature in features.items():
+            name = feature.spec.name
+            if modality not in self._stored and name in stored:
+                differs = [key for key, value in vars(stored[name]).items() if getattr(feature.spec, key) != value]
+                warnings.warn(
+                    f"{shard_set.folder}: the stored feature {name} differs in {', '.join(differs)} from what this run "
+                    "wants, so it is computed while reading, which is slower; write the shards with the run's settings",
+                    stacklevel=2,
+                )
+
+    @property
+    def specs(self) -> dict[str, FeatureSpec]:
+        """Modality -> feature of every track that a batch carries."""
+        text = {} if self._vocabulary is None else {"text": WORDS}
+        return {**text, **{modality: feature.spec for modality, feature in self._features.items()}}
+
+    def load(self, wanted: MicroBatch) -> Batch:
+        """Read one batch.
+
+        Raises:
+            UserError: an unknown class, or, unless they are kept, a DamagedShard or a DamagedClip; the message names
+                the clip.
+        """
+        samples, damaged = [], []
+        for sample_id, epoch in zip(wanted.ids, wanted.epochs, strict=True):
+            try:
+                samples.append(self._sample(sample_id, epoch))
+            except (DamagedShard, DamagedClip) as error:
+                if not self._keep_damaged:
+                    raise
+                damaged.append((sample_id, str(error)))
+                samples.append(_absent(f"damaged/{self.split.name}-{sample_id}", self.split.name, epoch))
+        batch = replace(collate(samples, self.specs, self._labels), damaged=tuple(damaged))
+        return batch if self._prepare is None else self._prepare(batch)
+
+    def __getitem__(self, wanted: MicroBatch) -> Batch | UserError:  # type: ignore[override]
+        """As `load`, but a user's mistake is returned: raised in a worker, torch would wrap it in a traceback."""
+        try:
+            return self.load(wanted)
+        except UserError as error:
+            return error
+
+    def _sample(self, sample_id: int, epoch: int) -> Sample:
+        there = self.split.extensions(sample_id)
+        extensions = ["json"] + [f"{self._features[modality].spec.name}.npy" for modality in self._stored]
+        if len(self._stored) < len(self._features):
+            extensions += [extension for extension in there if extension != "json" and not extension.endswith(".npy")]
+        members = self.split.read(sample_id, extensions)
+        record = ClipRecord.from_json(loads(members["json"]))
+        steps: dict[str, Steps] = {}
+        if self._vocabulary is not None and record.words:
+            steps["text"] = word_steps(record.words, self._vocabulary)
+        for modality, feature in self._features.items():
+            values = self._values(sample_id, record.key, modality, members)
+            if values is not None:
+                steps[modality] = feature_steps(values, feature.spec)
+        return self._cut(Sample(record=record, epoch=epoch, steps=steps))
+
+    def _values(self, sample_id: int, key: str, modality: str, members: Mapping[str, bytes]) -> np.ndarray | None:
+        feature = self._features[modality]
+        if modality in self._stored:
+            content = members.get(f"{feature.spec.name}.npy")
+            return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+        try:
+            return feature.compute(members)
+        except DecodeError as error:
+            shard = self._shards[int(np.searchsorted(self._ends, sample_id, side="right"))]
+            raise DamagedClip(
+                f"{shard}: clip {key}: {feature.spec.name} cannot be computed: {error}; write the shards again"
+            ) from None
+
+    def _cut(self, sample: Sample) -> Sample:
+        """The sample with no modality longer than its longest length."""
+        specs = self.specs
+        long = {name: steps for name, steps in sample.steps.items() if len(steps.values) > specs[name].max_length}
+        for name in long.keys() - self._warned:
+            self._warned.add(name)
+            warnings.warn(
+                f"clip {sample.record.key} has {len(long[name].values)} steps of {specs[name].name} and is cut to "
+                f"{specs[name].max_length}; `python -m shards check` counts all such clips, and the run those it met",
+                stacklevel=2,
+            )
+        if not long:
+            return sample
+        return replace(
+            sample, steps={**sample.steps, **{name: cut(long[name], specs[name]) for name in long}}, cut=True
+        )
+
+
+def _absent(key: str, split: str, epoch: int) -> Sample:
+    """A clip of which nothing is known: no modality, no label."""
+    record = ClipRecord(
+        key=key,
+        speaker="",
+        split=split,
+        duration_s=0.0,
+        has_audio=False,
+        has_video=False,
+        words=None,
+        source={},
+        labels={},
+    )
+    return Sample(record=record, epoch=epoch, steps={})
