@@ -52,6 +52,56 @@ def stop_at(step, number=signal.SIGUSR1):
     return change
 
 
+def damage(max_damaged, **clips):
+    """At step number `s<step>`, these sample ids cannot be read."""
+
+    def change(trainer):
+        def at(ids):
+            pairs = tuple((sample_id, f"train-000000.tar: clip{sample_id}.mp4 at byte 512") for sample_id in ids)
+            return lambda batch: object.__setattr__(batch, "damaged", pairs)
+
+        trainer._loader.max_damaged = max_damaged
+        trainer._loader.change = {int(step[1:]): at(ids) for step, ids in clips.items()}
+
+    return change
+
+
+def test_damaged_clips_are_counted_over_the_run_and_named_once(train, caplog, capsys):
+    """The loader cuts a step into two micro-batches, and both of step 2 met clip 7."""
+    code, folder = train(change=damage(2, s1=[7], s2=[7], s5=[8]))
+    assert code == 0
+    steps = [row for row in rows(folder) if "loss" in row]
+    assert [row["damaged_clips"] for row in steps] == [0, 1, 1, 1, 1, 2, 2, 2]
+    assert [row["damaged_reads"] for row in steps] == [0, 2, 4, 4, 4, 6, 6, 6]
+    told = [message for message in caplog.messages if "left out" in message]
+    assert told == [f"warning: left out: train-000000.tar: clip{clip}.mp4 at byte 512" for clip in (7, 8)]
+    assert "2 damaged clips were left out, in 6 of 72 reads" in capsys.readouterr().err
+
+
+def test_more_damaged_clips_than_allowed_stop_the_run(train):
+    with pytest.raises(UserError, match=r"2 clips are damaged so far, .* allows 1 .*clip8.mp4 at byte 512"):
+        train(change=damage(1, s1=[7], s2=[7], s5=[8]))
+
+
+def test_an_interrupted_run_goes_on_counting(train):
+    def interrupted(trainer):
+        damage(2, s1=[7], s5=[8])(trainer)
+        stop_at(2)(trainer)
+
+    assert train(change=interrupted)[0] == EXIT_REQUEUE
+    _, folder = train(change=damage(2, s1=[7], s5=[8]))
+    assert [row["damaged_clips"] for row in rows(folder) if "loss" in row] == [0, 1, 1, 1, 1, 2, 2, 2]
+    with pytest.raises(UserError, match="2 clips are damaged so far"):
+        train("other", change=interrupted) and train("other", change=damage(1, s5=[8]))
+
+
+def test_padding_is_reported(train):
+    """A clip has three steps of sound and, one in four, a step of video; others are padding."""
+    _, folder = train(max_steps=4)
+    first = rows(folder)[0]
+    assert first["useful_share"] == pytest.approx((9 * 3 + 2) / (9 * 4))
+
+
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_preempted_is_bit_equal_to_one_that_is_not(tmp_path, launch):
