@@ -1,9 +1,9 @@
 """The clips of a split, read and put into batches."""
 
-import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from json import loads
 
 import numpy as np
@@ -14,6 +14,7 @@ from shards.decode import DecodeError
 from shards.features.config import Feature
 from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, Split
+from shards.npy import from_bytes
 from shards.record import ClipRecord
 from shards.words import Vocabulary
 from triptych.batch import Batch
@@ -84,7 +85,7 @@ class Clips(Dataset[Batch]):
                     stacklevel=2,
                 )
 
-    @property
+    @cached_property
     def specs(self) -> dict[str, FeatureSpec]:
         """Modality -> feature of every track that a batch carries."""
         text = {} if self._vocabulary is None else {"text": WORDS}
@@ -136,7 +137,7 @@ class Clips(Dataset[Batch]):
         feature = self._features[modality]
         if modality in self._stored:
             content = members.get(f"{feature.spec.name}.npy")
-            return None if content is None else np.load(io.BytesIO(content), allow_pickle=False)
+            return None if content is None else from_bytes(content)
         try:
             return feature.compute(members)
         except DecodeError as error:
