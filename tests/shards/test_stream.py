@@ -62,8 +62,7 @@ def test_forty_combinations_of_ranks_workers_and_resuming_read_one_stream(
         for world, workers, resumed in itertools.product((1, 2, 3, 4, 8), (0, 1, 2, 3), (False, True))
     }
     hashes[2, 2, "4, then 1"] = order_hash(folder, (2, 4, 1), 2, length_pool)
-    record_property(
-        "measured", f"order hashes of {len(hashes)} combinations, pool {length_pool}: {set(hashes.values())}"
-    )
+    found = set(hashes.values())
+    record_property("measured", f"order hashes of {len(hashes)} combinations, pool {length_pool}: {found}")
     assert len(hashes) == 41
     assert len(found) == 1

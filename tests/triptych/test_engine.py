@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from safetensors.torch import load_file
 
 from triptych.config import UserError
 from triptych.engine import Objective
+from triptych.evaluate import LossEvaluator
 
 KINDS = (0, 1, 2, 3, "accelerate")
 
@@ -90,6 +92,19 @@ def test_figures_are_weighed_by_their_items_over_all_micro_batches(alone, tiny):
     parts = engine.evaluate([tiny.make_batch([0, 2]), tiny.make_batch([1, 3, 5])])
     assert parts == pytest.approx(whole, rel=1e-6)
     assert engine.evaluate([]) == {}
+
+
+def test_an_evaluation_counts_damaged_clips_and_stops_at_more_than_allowed(alone, tiny, caplog):
+    engine = tiny.build_engine(alone, "accelerate")
+    loader = tiny.TinyLoader(rank=0, world=1, max_damaged=1)
+    loader.batches = lambda: iter(
+        [replace(tiny.make_batch([number]), damaged=((number, f"clip {number}"),)) for number in (0, 1)]
+    )
+    with pytest.raises(UserError, match="valid: 2 clips are damaged, .* allows 1 of this split"):
+        LossEvaluator("valid", engine, loader).evaluate(0)
+    loader.max_damaged = 2
+    assert LossEvaluator("valid", engine, loader).evaluate(0)["damaged_clips"] == 2
+    assert caplog.messages == ["warning: left out: clip 0", "warning: left out: clip 1"]
 
 
 def test_an_objective_without_items_is_left_out_of_the_figures(alone, tiny):
