@@ -100,7 +100,7 @@ def test_an_evaluation_counts_damaged_clips_and_stops_at_more_than_allowed(alone
     loader.batches = lambda: iter(
         [replace(tiny.make_batch([number]), damaged=((number, f"clip {number}"),)) for number in (0, 1)]
     )
-    with pytest.raises(UserError, match="valid: 2 clips are damaged, .* allows 1 of this split"):
+    with pytest.raises(UserError, match=r"valid: 2 clips are damaged, .* allows 1 of this split"):
         LossEvaluator("valid", engine, loader).evaluate(0)
     loader.max_damaged = 2
     assert LossEvaluator("valid", engine, loader).evaluate(0)["damaged_clips"] == 2
