@@ -12,6 +12,7 @@ from shards.features.config import FeaturesConfig, VideoFeature
 from shards.features.faces import Faces, FacesConfig, detect
 from shards.index import load_manifest
 from shards.probe import Job, open_clip
+from shards.store import StoreConfig
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_clip_without_a_face_is_opened_with_its_picture(
     monkeypatch.setattr(faces, "detect", find_nothing)
     job = Job(key="a", video=tmp_path / "disc.mp4", audio=None)
 
-    opened = open_clip(job, FeaturesConfig(video=VideoFeature(faces=FacesConfig())))
+    opened = open_clip(job, FeaturesConfig(video=VideoFeature(faces=FacesConfig())), StoreConfig())
 
     assert opened.members.keys() == {"mp4"}
     assert opened.has_video
