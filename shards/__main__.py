@@ -1,4 +1,4 @@
-"""python -m shards write|check|show ..."""
+"""python -m shards write|merge|check|show ..."""
 
 import sys
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from triptych.config import UserError, nearest, run_command
 
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
+    "merge": ("FOLDER", "after `write` of all parts: their reports -> one shard set with a manifest"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
     "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
     "overlap": ("SHARDS", "videos that a pretraining and an evaluation corpus share, and a list to leave them out"),

@@ -5,8 +5,10 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -23,6 +25,24 @@ _AHEAD = 4
 """Jobs a child in flight or waiting to be handed out in order: bounds memory while one clip is slow."""
 
 
+def end_with(parent: Connection) -> None:
+    """End this process when the other end of a one-way pipe is closed, as the death of its owner does.
+
+    Whatever the process is doing: without it, a child that hangs outlives a killed parent for ever. (The kernel's
+    PR_SET_PDEATHSIG would follow the fork server, not the process that wants the work.)
+
+    Args:
+        parent: the reading end; nothing is ever sent. Any number of processes may share it.
+    """
+
+    def wait_for_end() -> None:
+        with suppress(EOFError, OSError):
+            parent.recv()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a job has no result."""
@@ -33,9 +53,9 @@ class Failure:
 class _Child:
     """One process and what it is doing."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], parent: Connection) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(theirs, function), daemon=True)
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, parent, function), daemon=True)
         self.process.start()
         theirs.close()
         self.number: int | None = None
@@ -65,10 +85,11 @@ class ChildPool(Generic[J, R]):
         self.function = function
         self.num_children = num_children
         self.timeout_s = timeout_s
+        self._parent, self._alive = _CONTEXT.Pipe(duplex=False)
 
     def run(self, jobs: Iterable[J]) -> Generator[tuple[J, R | Failure], None, None]:
         """Each job with its result, in the order of the jobs; the children end with the iteration or its close."""
-        children = [_Child(self.function) for _ in range(self.num_children)]
+        children = [_Child(self.function, self._parent) for _ in range(self.num_children)]
         numbered = enumerate(jobs)
         pending: dict[int, J] = {}  # handed out or done, not yet yielded
         results: dict[int, R | Failure] = {}
@@ -98,7 +119,7 @@ class ChildPool(Generic[J, R]):
             return child
         except ConnectionError:  # it died while it was idle
             child.stop()
-            fresh = _Child(self.function)
+            fresh = _Child(self.function, self._parent)
             fresh.start(number, job, self.timeout_s)
             return fresh
 
@@ -126,7 +147,7 @@ class ChildPool(Generic[J, R]):
                 continue
             results[number] = Failure(reason)
             child.stop()
-            children[place] = _Child(self.function)
+            children[place] = _Child(self.function, self._parent)
 
 
 def _exit(code: int | None) -> str:
@@ -135,7 +156,8 @@ def _exit(code: int | None) -> str:
     return f"exit status {code}"
 
 
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, parent: Connection, function: Callable[[Any], Any]) -> None:
+    end_with(parent)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the children are the parallelism
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     with open(os.devnull, "w") as nowhere:  # decord's and FFmpeg's own lines name no clip; what matters is returned

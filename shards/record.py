@@ -32,7 +32,7 @@ class Word:
     confidence: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RawClip:
     """One clip as a corpus finds it, before anything was opened."""
 

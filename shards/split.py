@@ -1,6 +1,7 @@
 """Draws the three-way split: whole groups of clips, by hash, so that it depends on the seed and the groups only."""
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ def draw(clips: Sequence[RawClip], config: SplitConfig) -> dict[str, str]:
             f"split.by: {config.by}: {len(groups)} groups cannot fill {', '.join(wanted)}; "
             "split by something else, or set a share to 0"
         )
-    waiting = sorted(groups, key=lambda name: hashlib.sha256(f"{config.seed}:{name}".encode()).digest())
+    waiting = deque(sorted(groups, key=lambda name: hashlib.sha256(f"{config.seed}:{name}".encode()).digest()))
     splits: dict[str, str] = {}
     for number, split in enumerate(reversed(wanted), start=1):
         target, filled = getattr(config, split) * len(clips), 0
@@ -67,7 +68,7 @@ def draw(clips: Sequence[RawClip], config: SplitConfig) -> dict[str, str]:
         while waiting and (last or not filled or filled + len(groups[waiting[0]]) / 2 <= target):
             if not last and filled and len(waiting) <= len(wanted) - number:
                 break  # one group is left for each of the others
-            name = waiting.pop(0)
+            name = waiting.popleft()
             filled += len(groups[name])
             splits |= dict.fromkeys(groups[name], split)
     return splits

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +50,29 @@ class Tally:
         self.vocabulary.update(word.text.lower() for word in words)
         for label, value in record.labels.items():
             self.labels.setdefault(label, Counter())[str(value)] += 1
+
+    def update(self, other: "Tally") -> None:
+        """Count the clips of another tally, which come after those of this one."""
+        self.durations += other.durations
+        self.without_audio += other.without_audio
+        self.without_video += other.without_video
+        self.without_words += other.without_words
+        self.words_past_end += other.words_past_end
+        self.speakers |= other.speakers
+        self.vocabulary.update(other.vocabulary)
+        for label, classes in other.labels.items():
+            self.labels.setdefault(label, Counter()).update(classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The tally as plain JSON types."""
+        return {**vars(self), "speakers": sorted(self.speakers)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Tally":
+        """Rebuild a tally from `to_json`'s dict."""
+        labels = {label: Counter(classes) for label, classes in fields["labels"].items()}
+        vocabulary, speakers = Counter(fields["vocabulary"]), set(fields["speakers"])
+        return cls(**{**fields, "speakers": speakers, "vocabulary": vocabulary, "labels": labels})
 
     def counts(self) -> dict[str, int]:
         """The additive part, as the manifest keeps it."""

@@ -1,4 +1,4 @@
-"""Writes tar shards with their indexes: whole or absent, and the same bytes for the same samples.
+"""Writes a tar shard with its index: whole or absent, and the same bytes for the same samples.
 
 With the standard library's tarfile: webdataset's writer makes the same tars, but importing it loads torch.
 """
@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-import re
+import secrets
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -16,26 +16,22 @@ from pathlib import Path
 from shards.record import Member, ShardIndex, ShardInfo
 from triptych.files import sync, write_atomically
 
-_OWN_FILE = re.compile(
-    r"\.?(train|valid|test)-\d{6}\.(tar|index\.json)(\.tmp)?|\.(manifest\.json|vocabulary\.txt|\w+\.durations\.npy)\.tmp|quarantined\.json"
-)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what an interrupted run left: shards without a manifest count for nothing and would only confuse."""
-    for path in folder.iterdir():
-        if _OWN_FILE.fullmatch(path.name):
-            path.unlink()
-
 
 class ShardWriter:
-    """Writes one split's samples, in the order they come, into shards of a fixed number of samples."""
+    """Writes the samples of one shard in the order they come.
 
-    def __init__(self, folder: Path, split: str, samples_per_shard: int) -> None:
+    Args:
+        folder: of the tar and its index.
+        name: their names without the endings.
+        split: of the samples.
+    """
+
+    def __init__(self, folder: Path, name: str, split: str) -> None:
         self.folder = folder
+        self.name = name
         self.split = split
-        self.samples_per_shard = samples_per_shard
-        self.shards: list[ShardInfo] = []
+        # a name of its own, should another process write the same shard where files cannot be locked
+        self._temporary = folder / f".{name}.{secrets.token_hex(4)}.tar.tmp"
         self._tar: tarfile.TarFile | None = None
         self._num_samples = 0
 
@@ -48,45 +44,30 @@ class ShardWriter:
             entry.size = len(members[extension])
             self._tar.addfile(entry, io.BytesIO(members[extension]))
         self._num_samples += 1
-        if self._num_samples == self.samples_per_shard:
-            self.finish()
 
-    def finish(self) -> list[ShardInfo]:
-        """Close the last shard and return all of them."""
+    def finish(self) -> ShardInfo | None:
+        """Close the shard and give it its name; None, and no file, if it has no sample."""
         if self._tar is None:
-            return self.shards
+            return None
         self._tar.close()
-        self._tar = None
-        temporary, name = self._temporary, f"{self._stem}.tar"
-        index = json.dumps(_index(temporary, name).to_json()).encode()
-        with temporary.open("rb+") as file:
+        name, index_name = f"{self.name}.tar", f"{self.name}.index.json"
+        index = json.dumps(_index(self._temporary, name).to_json()).encode()
+        with self._temporary.open("rb+") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        write_atomically(self.folder / f"{self._stem}.index.json", index)
-        size = temporary.stat().st_size
-        temporary.rename(self.folder / name)
+        write_atomically(self.folder / index_name, index)
+        size = self._temporary.stat().st_size
+        self._temporary.rename(self.folder / name)
         sync(self.folder)
-        self.shards.append(
-            ShardInfo(
-                name=name,
-                split=self.split,
-                num_samples=self._num_samples,
-                size=size,
-                sha256=digest,
-                index=f"{self._stem}.index.json",
-                index_sha256=hashlib.sha256(index).hexdigest(),
-            )
+        return ShardInfo(
+            name=name,
+            split=self.split,
+            num_samples=self._num_samples,
+            size=size,
+            sha256=digest,
+            index=index_name,
+            index_sha256=hashlib.sha256(index).hexdigest(),
         )
-        self._num_samples = 0
-        return self.shards
-
-    @property
-    def _stem(self) -> str:
-        return f"{self.split}-{len(self.shards):06d}"
-
-    @property
-    def _temporary(self) -> Path:
-        return self.folder / f".{self._stem}.tar.tmp"
 
 
 def _index(path: Path, name: str) -> ShardIndex:

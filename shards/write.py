@@ -1,37 +1,40 @@
 """Raw corpus -> shard set: every clip is opened, checked, written or accounted for.
 
-python -m shards write configs/shards/grid.yaml corpus.voxceleb2.root=FOLDER out=FOLDER
+python -m shards write CONFIG [a.b=c ...]               all of it
+python -m shards write CONFIG check=true [a.b=c ...]    look for the clips, print and save the plan, open nothing
+python -m shards write CONFIG part=3/40 [a.b=c ...]     the third of 40 shares, on as many machines at once
+python -m shards merge OUT                              after all parts: the manifest, and the shards in their place
+
+The plan, and what is written so far, lie in OUT/work until the merge. After a kill, the same command goes on: shards
+that are done stay. slurm/shards.sbatch runs the parts as a job array.
 """
 
-import errno
-import fcntl
-import hashlib
-import json
+import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.table import Table
 
+from shards import merge as merging
 from shards.corpora.config import CorpusConfig
 from shards.features.config import FeaturesConfig, build
-from shards.pool import ChildPool, Failure
-from shards.probe import Job, Opened, npy, open_clip
-from shards.record import SPLITS, ClipRecord, Manifest, RawClip
-from shards.split import SplitConfig, draw
+from shards.fill import Quarantine, fill
+from shards.pool import ChildPool
+from shards.probe import Job, Opened, open_clip
+from shards.record import Manifest
+from shards.scan import assign, check_unique, read_exclude, select
+from shards.split import SplitConfig
 from shards.store import StoreConfig
-from shards.summary import Tally, print_summary
-from shards.tar import ShardWriter, remove_unfinished
-from shards.words import Vocabulary
-from triptych import provenance
-from triptych.config import UserError, chosen, find, load, to_dict
-from triptych.files import write_atomically
+from shards.work import Plan, PlannedShard, Report, Work, full_disk_told, locked
+from triptych.config import UserError, chosen, dump, find, load, to_dict
+
+_MEASURED_CLIPS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,10 @@ class WriteConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     keep: dict[str, list[str]] = field(default_factory=dict)
     """Property of a clip's `source` -> values to keep; the other clips are counted as filtered."""
+    exclude: str | None = None
+    """File of video ids or keys, one a line; their clips are counted as filtered."""
+    min_confidence: float | None = None
+    """Of a clip's words on average; clips below it, or without any, are counted as filtered."""
     samples_per_shard: int = 1000
     workers: int | None = None
     """Child processes that open clips; as many as the cores this process may use when not given."""
@@ -54,6 +61,12 @@ class WriteConfig:
     """For one clip; the first one of a child also loads what its features need."""
     max_quarantined_share: float = 0.01
     """More unreadable clips than this share stop the writing: then something else is wrong than a few files."""
+    part: str | None = None
+    """i/n: write the i-th of n shares of the shards, and leave the rest and the merge to others."""
+    check: bool = False
+    """Plan only."""
+    retry: bool = False
+    """Write shards with quarantined clips again, as after repairing the files."""
 
     def __post_init__(self) -> None:
         if self.samples_per_shard < 1:
@@ -64,211 +77,201 @@ class WriteConfig:
             raise ValueError(f"timeout_s: {self.timeout_s}; expected more than 0")
         if not 0 <= self.max_quarantined_share <= 1:
             raise ValueError(f"max_quarantined_share: {self.max_quarantined_share}; expected 0 to 1")
+        if self.min_confidence is not None and not math.isfinite(self.min_confidence):
+            raise ValueError(f"min_confidence: {self.min_confidence}; expected a number")
+        part_of(self.part)
 
 
 def run(target: str, overrides: Sequence[str] = ()) -> int:
     """`python -m shards write CONFIG [a.b=c ...]`; returns the exit status, 0."""
-    write(load(WriteConfig, find(target, "shards"), overrides))
+    config = load(WriteConfig, find(target, "shards"), overrides)
+    if config.check:
+        plan = prepare(config)
+        _print_plan(Work(Path(config.out)), plan)
+    elif config.part:
+        write_part(config)
+    else:
+        write(config)
     return 0
 
 
 def write(config: WriteConfig) -> Manifest:
     """Write a shard set and print what became of every clip.
 
-    The same corpus and config give the same bytes, whatever the number of workers.
+    The same corpus and config give the same bytes, whatever the number of parts, workers and interruptions.
+
+    Args:
+        config: `part` and `check` are not looked at; see `write_part` and `prepare`.
 
     Returns:
         The manifest, which is also on disk: it is written last, so a folder without it is not finished.
 
     Raises:
-        UserError: the folder already holds a shard set, is being written to or is on a full disk; nothing or
-            contradictions in the corpus; a split that would be empty; more unreadable clips than
+        UserError: the folder already holds a shard set or another plan, is being written to or is on a full disk;
+            nothing or contradictions in the corpus; a split that would be empty; more unreadable clips than
             `max_quarantined_share`.
     """
-    with _folder_of_its_own(Path(config.out)) as out:
-        return _write(config, out)
+    out = Path(config.out)
+    if not ((out / "manifest.json").exists() and Work(out).folder.exists()):  # else killed just before the end
+        write_part(replace(config, part=None))
+    return merging.merge(out, config.max_quarantined_share)
 
 
-def _write(config: WriteConfig, out: Path) -> Manifest:
-    name, corpus = chosen(config.corpus)
-    found = list(corpus.clips())
-    _check_unique(found)
-    kept, filtered = _filter(found, config.keep)
-    splits = draw(kept, config.split)
-    tallies, shards, quarantined = _write_clips(config, out, kept, splits)
-    words = tallies["train"].vocabulary if "train" in tallies else Counter[str]()
-    vocabulary = Vocabulary.from_counts(words)
-    listed = vocabulary.to_bytes(words)
-    write_atomically(out / "vocabulary.txt", listed)
-    durations = {split: npy(np.array(tally.durations, dtype=np.float32)) for split, tally in tallies.items()}
-    for split, content in durations.items():
-        write_atomically(out / f"{split}.durations.npy", content)
-    manifest = Manifest(
-        corpus=name,
-        created_by=_created_by(),
-        split=to_dict(config.split),
-        found=len(found),
-        written=sum(tally.clips for tally in tallies.values()),
-        filtered=filtered,
-        quarantined=quarantined,
-        shards=[shard for split in tallies for shard in shards[split].finish()],
-        features=[feature.spec.to_json() for feature in build(config.features).values()],
-        labels=_label_counts(tallies),
-        counts=_total_counts(tallies),
-        vocabulary_sha256=hashlib.sha256(listed).hexdigest(),
-        durations_sha256={split: hashlib.sha256(content).hexdigest() for split, content in durations.items()},
-    )
-    assert manifest.found == manifest.written + sum(filtered.values()) + len(quarantined)
-    write_atomically(out / "manifest.json", json.dumps(manifest.to_json(), indent=1).encode())
-    print_summary(out, manifest, tallies, vocabulary_size=len(vocabulary.words))
-    return manifest
+def write_part(config: WriteConfig) -> None:
+    """Write the shards of `config.part` (None: all) that are not written yet, and merge nothing.
+
+    Raises:
+        UserError: as of `write`.
+    """
+    plan, work = prepare(config), Work(Path(config.out))
+    number, of = part_of(config.part)
+    mine = plan.shards[number - 1 :: of]
+    with full_disk_told(work.out):
+        reports = _reports(work, mine, retry=config.retry)
+        todo = [shard for shard in mine if shard.name not in reports]
+        quarantine = Quarantine(work, plan, config.max_quarantined_share, reports)
+        if todo:
+            workers = config.workers or len(os.sched_getaffinity(0))
+            pool: ChildPool[Job, Opened] = ChildPool(
+                partial(open_clip, features=config.features, store=config.store), workers, config.timeout_s
+            )
+            fill(work, todo, pool, quarantine)
+    if config.part:
+        bad = f"{len(quarantine.reasons)} of {quarantine.opened} clips quarantined"
+        console = Console()
+        console.print(f"part {config.part}: {len(mine)} shards are written, {bad}", markup=False, soft_wrap=True)
+        console.print(f"after all parts: python -m shards merge {config.out}", markup=False, soft_wrap=True)
 
 
-@contextmanager
-def _folder_of_its_own(out: Path) -> Iterator[Path]:
-    """The folder without the rests of an interrupted writing, and locked: a second writer would delete the shards."""
-    lock = out / ".lock"
+def part_of(part: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n"; None is all, (1, 1).
+
+    Raises:
+        ValueError: it is nothing of the kind.
+    """
+    if part is None:
+        return 1, 1
+    number, _, of = part.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"part: {part!r}; expected i/n with i from 1 to n, as in part=3/40")
+    return int(number), int(of)
+
+
+def prepare(config: WriteConfig) -> Plan:
+    """The plan of this config: that of the work folder, else of a scan of the corpus, which is saved there.
+
+    Raises:
+        UserError: the folder already holds a shard set or the plan of another config, or cannot be written; nothing
+            or contradictions in the corpus.
+    """
+    out = Path(config.out)
+    identity, work = _identity(config), Work(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        lock = (out / ".lock").open("w")
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{out}: another process is writing there; wait for it, or choose out=FOLDER") from None
-            # a file system without locks cannot be asked
+    with lock, full_disk_told(out):
+        locked(lock, wait=True)  # the parts of an array start at once; one of them scans
         try:
             if (out / "manifest.json").exists():
                 raise UserError(f"{out}: there is a shard set already; remove the folder, or choose out=FOLDER")
-            remove_unfinished(out)
-            yield out
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            way_out = "nothing usable was written; make room and start again"
-            raise UserError(f"{out}: {error.strerror}; {way_out}") from None
+            plan = work.plan()
+            if plan is None:
+                _scan(config, identity, work)
+                plan = work.plan()
+                assert plan is not None
         finally:
-            lock.unlink(missing_ok=True)
-
-
-def _check_unique(clips: Sequence[RawClip]) -> None:
-    counts = Counter(clip.key for clip in clips)
-    if twice := [key for key, count in counts.items() if count > 1]:
-        raise UserError(f"{len(twice)} clips have the key of another one, first: {twice[0]}")
-
-
-def _filter(clips: Sequence[RawClip], keep: dict[str, list[str]]) -> tuple[list[RawClip], dict[str, int]]:
-    """Clips that `keep` lets through, and reason -> number of the others."""
-    properties = sorted({name for clip in clips for name in clip.source})
-    for name in keep:
-        if name not in properties:
-            raise UserError(f"keep.{name}: no clip has this property; there are {', '.join(properties)}")
-    kept, filtered = [], Counter[str]()
-    for clip in clips:
-        reason = next(
-            (f"{name}={clip.source.get(name)}" for name in keep if clip.source.get(name) not in keep[name]), None
-        )
-        if reason is None:
-            kept.append(clip)
-        else:
-            filtered[reason] += 1
-    if not kept:
-        there = ", ".join(f"{reason} ({count})" for reason, count in sorted(filtered.items()))
-        raise UserError(f"keep: nothing is left of {len(clips)} clips; keep one of the values there are: {there}")
-    return kept, dict(sorted(filtered.items()))
-
-
-def _write_clips(
-    config: WriteConfig, out: Path, clips: Sequence[RawClip], splits: dict[str, str]
-) -> tuple[dict[str, Tally], dict[str, ShardWriter], dict[str, str]]:
-    """Open and write all clips: tallies and writers by split, and what was quarantined."""
-    tallies = {split: Tally() for split in SPLITS if split in set(splits.values())}
-    writers = {split: ShardWriter(out, split, config.samples_per_shard) for split in tallies}
-    quarantined: dict[str, str] = {}
-    ordered = _shuffled(clips, splits, config.split.seed)
-    by_key = {clip.key: clip for clip in clips}
-    pool: ChildPool[Job, Opened] = ChildPool(
-        partial(open_clip, features=config.features, store=config.store),
-        config.workers or len(os.sched_getaffinity(0)),
-        config.timeout_s,
-    )
-    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio, attachments=clip.attachments) for clip in ordered)
-    console = Console(stderr=True)
-    bar = partial(track, total=len(ordered), console=console, disable=not console.is_terminal, transient=True)
-    with closing(pool.run(jobs)) as results:  # an error ends the children at once
-        for job, opened in bar(results, "writing"):
-            if isinstance(opened, Failure):
-                quarantined[job.key] = opened.reason
-                _check_quarantine(quarantined, len(ordered), config, out)
-                continue
-            clip, split = by_key[job.key], splits[job.key]
-            record = ClipRecord(
-                key=clip.key,
-                speaker=clip.speaker,
-                split=split,
-                duration_s=round(opened.duration_s, 6),
-                has_audio=opened.has_audio,
-                has_video=opened.has_video,
-                words=clip.words,
-                source=clip.source,
-                labels=clip.labels,
-            )
-            tallies[split].add(record)
-            text = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-            writers[split].add(clip.key, {**opened.members, "json": text.encode()})
-    if empty := [split for split, tally in tallies.items() if not tally.clips]:
+            (out / ".lock").unlink(missing_ok=True)
+    if differing := sorted(name for name in identity | plan.identity if identity.get(name) != plan.identity.get(name)):
+        told = ", ".join(f"{name} {plan.identity.get(name)!r} (now {identity.get(name)!r})" for name in differing)
         raise UserError(
-            f"split: every clip of {', '.join(empty)} is unreadable; see {_save_quarantine(quarantined, out)}. Repair "
-            "the files, or give the split a larger share or none (0)"
+            f"{out}: half written with {told}; go on with that config ({work.command()}), remove {work.folder}, or "
+            "choose out=FOLDER"
         )
-    return tallies, writers, dict(sorted(quarantined.items()))
+    return plan
 
 
-def _shuffled(clips: Sequence[RawClip], splits: dict[str, str], seed: int) -> list[RawClip]:
-    """Split after split, mixed inside: neighbours in a shard should not all be of one speaker."""
-    return sorted(
-        clips,
-        key=lambda clip: (SPLITS.index(splits[clip.key]), hashlib.sha256(f"{seed}:{clip.key}".encode()).digest()),
-    )
+def _identity(config: WriteConfig) -> dict[str, Any]:
+    """Field -> value of all that the shards depend on, as "split.seed": 0."""
+    values = to_dict(config)
+    for name in ("out", "workers", "timeout_s", "max_quarantined_share", "part", "check", "retry"):
+        del values[name]
+    if config.exclude is not None:
+        values["exclude"] = (
+            "names " + sha256("\n".join(sorted(read_exclude(Path(config.exclude)))).encode()).hexdigest()
+        )
+    return dict(_leaves("", values))
 
 
-def _check_quarantine(quarantined: dict[str, str], num_clips: int, config: WriteConfig, out: Path) -> None:
-    if len(quarantined) <= config.max_quarantined_share * num_clips:
-        return
-    first = "; ".join(f"{key}: {reason}" for key, reason in list(quarantined.items())[:3])
-    raise UserError(
-        f"{len(quarantined)} clips so far cannot be read, more than max_quarantined_share "
-        f"({config.max_quarantined_share:g}) of {num_clips}. First: {first}. All of them: "
-        f"{_save_quarantine(quarantined, out)}. Nothing usable was written; repair the files, or raise "
-        "max_quarantined_share"
-    )
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(f"{prefix}.{name}" if prefix else name, below)
+    else:
+        yield prefix, value
 
 
-def _save_quarantine(quarantined: dict[str, str], out: Path) -> Path:
-    path = out / "quarantined.json"
-    write_atomically(path, json.dumps(quarantined, indent=1, ensure_ascii=False).encode())
-    return path
+def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
+    name, corpus = chosen(config.corpus)
+    with Console(stderr=True).status("looking for clips"):  # silent where there is no terminal
+        found = list(corpus.clips())
+        check_unique(found)
+        exclude = None if config.exclude is None else read_exclude(Path(config.exclude))
+        kept, filtered = select(found, keep=config.keep, exclude=exclude, min_confidence=config.min_confidence)
+        assigned = list(assign(kept, config.split, config.samples_per_shard))
+        plan = Plan(
+            identity=identity,
+            corpus=name,
+            split=to_dict(config.split),
+            features=[feature.spec.to_json() for feature in build(config.features).values()],
+            max_quarantined_share=config.max_quarantined_share,
+            found=len(found),
+            filtered=filtered,
+            shards=[PlannedShard(name=name, split=split, num_clips=len(clips)) for name, split, clips in assigned],
+        )
+        again = dump(replace(config, part=None, check=False, retry=False))
+        work.save(plan, ((name, clips) for name, _, clips in assigned), again)
 
 
-def _label_counts(tallies: dict[str, Tally]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for tally in tallies.values():
-        for label, classes in tally.labels.items():
-            counts.setdefault(label, Counter()).update(classes)
-    return {label: dict(sorted(classes.items())) for label, classes in sorted(counts.items())}
+def _reports(work: Work, shards: Sequence[PlannedShard], *, retry: bool) -> dict[str, Report]:
+    """Those of the shards that are done; to `retry` one with quarantined clips is to forget it."""
+    reports = {}
+    for shard in shards:
+        report = work.report(shard)
+        if report is not None and retry and report.quarantined:
+            work.forget(shard)
+        elif report is not None:
+            reports[shard.name] = report
+    return reports
 
 
-def _total_counts(tallies: dict[str, Tally]) -> dict[str, int]:
-    total = Counter[str]()
-    for tally in tallies.values():
-        total.update(tally.counts())
-    return dict(total)
+def _print_plan(work: Work, plan: Plan) -> None:
+    """What there is to write, and how large it will be about."""
+    console = Console()
+    console.print(f"{work.out}: {plan.corpus}, nothing is opened yet", soft_wrap=True, markup=False)
+    table = Table()
+    for column in ("split", "clips", "shards"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for split in dict.fromkeys(shard.split for shard in plan.shards):
+        sizes = [shard.num_clips for shard in plan.shards if shard.split == split]
+        table.add_row(split, str(sum(sizes)), str(len(sizes)))
+    console.print(table)
+    console.print(f"found {plan.found} = to write {plan.num_clips} + filtered {sum(plan.filtered.values())}")
+    for reason, count in plan.filtered.items():
+        console.print(f"  filtered: {count} with {reason}", markup=False)
+    mean, measured = _mean_bytes(work, plan)
+    console.print(f"media files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
+    console.print(f"write all: {work.command()}", soft_wrap=True, markup=False)
+    console.print(f"or a share: {work.command()} part=1/{len(plan.shards)}", soft_wrap=True, markup=False)
 
 
-def _created_by() -> str:
-    """Version and, in a checkout, commit of this code."""
-    parts = (provenance.version() or "unknown version", provenance.commit())
-    return f"{provenance.PACKAGE} " + ", commit ".join(part for part in parts if part)
+def _mean_bytes(work: Work, plan: Plan) -> tuple[float, int]:
+    """Mean size of the files of the first shard's first clips, which are a random choice; and how many these are."""
+    first = plan.shards[0]
+    with (work.folder / f"{first.name}.jsonl").open() as file:
+        clips = work.clips(first, file)[:_MEASURED_CLIPS]
+    files = [
+        path for clip in clips for path in (clip.video, clip.audio, *clip.attachments.values()) if path is not None
+    ]
+    return sum(path.stat().st_size for path in files if path.exists()) / len(clips), len(clips)

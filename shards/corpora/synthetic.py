@@ -30,6 +30,7 @@ from shards.corpora.synthetic_landmarks import openface_csv
 from shards.corpora.synthetic_render import FRAME_PX, face, look, speaker_pitch_hz, voice, write_media
 from shards.corpora.synthetic_script import EMOTIONS, Script, script
 from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.pool import end_with
 from shards.record import RawClip
 from triptych.config import UserError
 
@@ -209,7 +210,9 @@ def _write_clips(folder: Path, clips: list[_Clip], config: SyntheticConfig) -> N
             make(clip)
         return
     # Spawned: forking a process that has loaded torch or CUDA is not safe.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)  # generating children end with this process, however it ends
+    with writer, ProcessPoolExecutor(workers, mp_context=context, initializer=end_with, initargs=(reader,)) as pool:
         done = pool.map(make, clips, chunksize=8)
         for _ in track(done, "drawing and speaking", total=len(clips), disable=quiet):
             pass

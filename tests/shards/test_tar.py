@@ -4,67 +4,60 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from shards.record import ShardIndex
-from shards.tar import ShardWriter, remove_unfinished
+from shards.record import ShardIndex, ShardInfo
+from shards.tar import ShardWriter
 
 SAMPLES = {f"id{i}/v/0000{i}": {"json": b"{}", "mp4": bytes([i]) * (700 * i), "lfbe.npy": b"x" * i} for i in range(5)}
 
 
-def fill(folder: Path) -> ShardWriter:
+def write(folder: Path) -> ShardInfo:
     folder.mkdir(exist_ok=True)
-    writer = ShardWriter(folder, "train", samples_per_shard=2)
+    writer = ShardWriter(folder, "train-000003", "train")
     for key, members in SAMPLES.items():
         writer.add(key, members)
-    return writer
+    info = writer.finish()
+    assert info is not None
+    return info
 
 
-def test_indexes_lead_to_every_byte(tmp_path: Path) -> None:
-    shards = fill(tmp_path).finish()
+def test_the_index_leads_to_every_byte(tmp_path: Path) -> None:
+    shard = write(tmp_path)
 
-    assert [shard.num_samples for shard in shards] == [2, 2, 1]
-    found: dict[str, dict[str, bytes]] = {}
-    for shard in shards:
-        data = (tmp_path / shard.name).read_bytes()
-        text = (tmp_path / shard.index).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
-        assert hashlib.sha256(text).hexdigest() == shard.index_sha256
-        index = ShardIndex.from_json(json.loads(text))
-        assert index.shard == shard.name
-        for key, members in index.samples.items():
-            found[key] = {ext: data[m.offset : m.offset + m.size] for ext, m in members.items()}
-            assert {ext: zlib.crc32(content) for ext, content in found[key].items()} == {
-                ext: m.crc32 for ext, m in members.items()
-            }
+    data, text = (tmp_path / shard.name).read_bytes(), (tmp_path / shard.index).read_bytes()
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
+    assert (shard.num_samples, hashlib.sha256(text).hexdigest()) == (5, shard.index_sha256)
+    index = ShardIndex.from_json(json.loads(text))
+    assert index.shard == shard.name
+    found = {
+        key: {ext: data[m.offset : m.offset + m.size] for ext, m in members.items()}
+        for key, members in index.samples.items()
+    }
     assert found == SAMPLES
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        name for shard in shards for name in (shard.name, shard.index)
-    )
+    for key, members in index.samples.items():
+        assert {ext: m.crc32 for ext, m in members.items()} == {
+            ext: zlib.crc32(content) for ext, content in SAMPLES[key].items()
+        }
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((shard.name, shard.index))
 
 
 def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
-    first = fill(tmp_path / "a").finish()
-
-    assert fill(tmp_path / "b").finish() == first
+    assert write(tmp_path / "a") == write(tmp_path / "b")
 
 
 def test_any_tar_reader_reads_them(tmp_path: Path) -> None:
-    fill(tmp_path).finish()
+    shard = write(tmp_path)
 
-    with tarfile.open(tmp_path / "train-000000.tar") as tar:
+    with tarfile.open(tmp_path / shard.name) as tar:
         assert tar.getnames()[:3] == ["id0/v/00000.json", "id0/v/00000.lfbe.npy", "id0/v/00000.mp4"]
 
 
 def test_an_unfinished_shard_is_not_there(tmp_path: Path) -> None:
-    fill(tmp_path)  # never finished: the fifth sample waits in a temporary file
+    writer = ShardWriter(tmp_path, "train-000000", "train")
+    writer.add("a", {"json": b"{}"})
 
-    assert sorted(path.name for path in tmp_path.glob("[!.]*.tar")) == ["train-000000.tar", "train-000001.tar"]
+    assert not list(tmp_path.glob("[!.]*"))
 
 
-def test_cleaning_takes_own_files_only(tmp_path: Path) -> None:
-    fill(tmp_path)
-    (tmp_path / "notes.txt").touch()
-    (tmp_path / "my-train-000000.tar").touch()
-
-    remove_unfinished(tmp_path)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["my-train-000000.tar", "notes.txt"]
+def test_a_shard_of_nothing_is_no_file(tmp_path: Path) -> None:
+    assert ShardWriter(tmp_path, "train-000000", "train").finish() is None
+    assert not list(tmp_path.iterdir())

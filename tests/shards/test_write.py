@@ -12,7 +12,7 @@ import pytest
 
 from shards.features.config import build
 from shards.record import ClipRecord, Manifest
-from shards.write import WriteConfig, write
+from shards.write import WriteConfig, prepare, write
 from triptych.config import UserError, load
 from triptych.modalities import FeatureSpec
 
@@ -138,11 +138,12 @@ def test_too_many_broken_clips_stop_the_writing(make_corpus: Callable[..., Path]
     with pytest.raises(UserError, match=r"max_quarantined_share \(0.01\) of 8.*id0000"):
         write(config(root, tmp_path / "out"))
 
-    assert json.loads((tmp_path / "out" / "quarantined.json").read_text())
+    (listed,) = (tmp_path / "out" / "work").glob("quarantined-*.json")
+    assert json.loads(listed.read_text())
     assert not (tmp_path / "out" / "manifest.json").exists()
     manifest = write(config(root, tmp_path / "out", max_quarantined_share=0.5))  # in the same folder
     assert len(manifest.quarantined) == 3
-    assert not (tmp_path / "out" / "quarantined.json").exists()
+    assert not (tmp_path / "out" / "work").exists()
 
 
 def test_a_finished_shard_set_is_not_overwritten(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
@@ -157,15 +158,15 @@ def test_a_finished_shard_set_is_not_overwritten(make_corpus: Callable[..., Path
 
 
 def test_a_second_writer_is_refused(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
-    """It would delete the shards of the first."""
+    """It would do the same work again."""
     root, out = make_corpus(), tmp_path / "out"
-    out.mkdir()
-    code = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
-    command = [sys.executable, "-c", code, str(out / ".lock")]
+    prepare(config(root, out))
+    code = "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", code, str(out / "work" / "train-000001.jsonl")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         first.stdout.readline()
-        with pytest.raises(UserError, match="another process is writing there"):
+        with pytest.raises(UserError, match="another process is writing train-000001"):
             write(config(root, out))
         first.communicate("\n")
     assert write(config(root, out)).written == 8
@@ -178,7 +179,7 @@ def test_a_full_disk_is_a_message(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("shards.tar.write_atomically", full)
-    with pytest.raises(UserError, match="No space left on device; nothing usable was written"):
+    with pytest.raises(UserError, match="No space left on device; make room"):
         write(config(make_corpus(), tmp_path / "out"))
 
 
