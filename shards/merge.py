@@ -78,8 +78,8 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
     if empty := [split for split, tally in tallies.items() if not tally.clips]:
         raise UserError(
             f"split: every clip of {', '.join(empty)} is unreadable; see {work.save_quarantine(quarantined)}. Repair "
-            f"the files and run {work.command()} retry=true, or remove {work.folder} and give the split a larger share or "
-            "none (0)"
+            f"the files and run {work.command()} retry=true, or remove {work.folder} and give the split a larger "
+            "share or none (0)"
         )
     shards = _place(work, [report.info for report in reports if report.info is not None])
     words = tallies["train"].vocabulary if "train" in tallies else Counter[str]()

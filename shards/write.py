@@ -9,6 +9,7 @@ The plan, and what is written so far, lie in OUT/work until the merge. After a k
 that are done stay. slurm/shards.sbatch runs the parts as a job array.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -184,7 +185,7 @@ def prepare(config: WriteConfig) -> Plan:
         finally:
             (out / ".lock").unlink(missing_ok=True)
     if differing := sorted(name for name in identity | plan.identity if identity.get(name) != plan.identity.get(name)):
-        told = ", ".join(f"{name} {plan.identity.get(name)!r} (now {identity.get(name)!r})" for name in differing)
+        told = ", ".join(f"{name} {plan.identity.get(name)!r} (now {identity.get(name)!r})" for name in differing[:5])
         raise UserError(
             f"{out}: half written with {told}; go on with that config ({work.command()}), remove {work.folder}, or "
             "choose out=FOLDER"
@@ -201,7 +202,7 @@ def _identity(config: WriteConfig) -> dict[str, Any]:
         values["exclude"] = (
             "names " + sha256("\n".join(sorted(read_exclude(Path(config.exclude)))).encode()).hexdigest()
         )
-    return dict(_leaves("", values))
+    return dict(_leaves("", json.loads(json.dumps(values))))  # a saved one has lists for tuples, too
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
