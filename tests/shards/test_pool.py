@@ -1,7 +1,10 @@
 import math
 import os
+import subprocess
+import sys
 import time
 from multiprocessing import active_children
+from pathlib import Path
 
 from shards.pool import ChildPool, Failure
 
@@ -68,3 +71,23 @@ def test_jobs_are_drawn_as_they_are_needed() -> None:
 
     assert len(drawn) < 10
     results.close()
+
+
+def test_busy_children_end_with_a_killed_parent() -> None:
+    code = (
+        "import threading, time; from multiprocessing import active_children; from shards.pool import ChildPool\n"
+        "def tell():\n"
+        "    time.sleep(3); print(*(child.pid for child in active_children()), flush=True)\n"
+        "threading.Thread(target=tell).start()\n"
+        "next(ChildPool(time.sleep, num_children=2, timeout_s=600).run([500.0, 500.0]))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        children = [Path("/proc") / pid for pid in parent.stdout.readline().split()]
+        assert len(children) == 2
+        assert all(child.exists() for child in children)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while any(child.exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(child.exists() for child in children)

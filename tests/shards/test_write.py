@@ -1,9 +1,11 @@
 import errno
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from shards.features.config import build
 from shards.record import ClipRecord, Manifest
-from shards.write import WriteConfig, prepare, write
+from shards.write import WriteConfig, prepare, run, write, write_part
 from triptych.config import UserError, load
 from triptych.modalities import FeatureSpec
 
@@ -170,6 +172,82 @@ def test_a_second_writer_is_refused(make_corpus: Callable[..., Path], tmp_path: 
             write(config(root, out))
         first.communicate("\n")
     assert write(config(root, out)).written == 8
+
+
+def test_shards_that_are_done_stay(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_corpus(), tmp_path / "out"
+    write_part(config(root, out, part="1/2"))
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "work").iterdir()}
+    assert "train-000000.report.json" in before
+    shutil.rmtree(root)  # opening their clips again would fail
+
+    write_part(config(root, out, part="1/2"))
+
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "work").iterdir()} == before
+
+
+def test_a_folder_half_written_with_another_config_is_refused(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_corpus(), tmp_path / "out"
+    (tmp_path / "list").write_text("video9\n")
+    prepare(config(root, out, exclude=str(tmp_path / "list")))
+
+    (tmp_path / "list").rename(tmp_path / "moved")  # it says the same, wherever it lies
+    same = config(root, out, exclude=str(tmp_path / "moved"), workers=2, timeout_s=7.0, max_quarantined_share=0.5)
+    assert prepare(same).filtered == {"excluded": 0}
+    with pytest.raises(UserError, match=r"half written with samples_per_shard 3 \(now 4\), split.seed 0 \(now 1\); "):
+        prepare(replace(same, samples_per_shard=4, split=replace(same.split, seed=1)))
+    (tmp_path / "moved").write_text("video8\n")
+    with pytest.raises(UserError, match="half written with exclude "):
+        prepare(same)
+
+
+def test_repaired_clips_come_in_when_tried_again(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    root, out = make_corpus(), tmp_path / "out"
+    write(config(root, tmp_path / "whole"))
+    path = root / "dev" / "mp4" / "id00001" / "video1" / "00000.mp4"
+    content = path.read_bytes()
+    path.write_bytes(b"broken")
+    write_part(config(root, out, max_quarantined_share=0.5))
+    path.write_bytes(content)
+
+    write(config(root, out, retry=True))
+
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_missing_mount_is_noticed_long_before_the_allowed_share(tmp_path: Path) -> None:
+    root = tmp_path / "raw" / "mp4"
+    for number in range(2000):
+        folder = root / f"id{number % 10}" / "video"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:05d}.mp4").touch()
+    split = {"by": "speaker", "train": 0.8, "valid": 0.1, "test": 0.1}
+
+    with pytest.raises(UserError, match=r"50 clips so far.*\(0.3\) by far: of the 50 opened so far"):
+        corpus = {"voxceleb2": {"root": str(tmp_path / "raw")}}
+        write(config(root, tmp_path / "out", corpus=corpus, split=split, max_quarantined_share=0.3))
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5"])
+def test_a_part_that_is_none_is_refused(part: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected i/n with i from 1 to n, as in part=3/40"):
+        config(tmp_path, tmp_path, part=part)
+
+
+def test_a_check_plans_and_opens_nothing(
+    make_corpus: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = make_corpus(), tmp_path / "out"
+    overrides = [f"corpus.voxceleb2.root={root}", f"out={out}", "split.by=speaker", "samples_per_shard=4"]
+    overrides += ["corpus.voxceleb2.metadata=null", "keep.video=[video0,video1,video2]"]
+
+    assert run("grid", [*overrides, "check=true"]) == 0
+
+    told = capsys.readouterr().out
+    assert "found 8 = to write 6 + filtered 2" in told
+    assert "filtered: 2 with video=video3" in told
+    assert "judging by 2 clips" in told
+    assert sorted(path.suffix for path in (out / "work").iterdir()) == [".json", *[".jsonl"] * 3, ".yaml"]
 
 
 def test_a_full_disk_is_a_message(
