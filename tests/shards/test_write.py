@@ -215,19 +215,6 @@ def test_repaired_clips_come_in_when_tried_again(make_corpus: Callable[..., Path
     assert files(out) == files(tmp_path / "whole")
 
 
-def test_a_missing_mount_is_noticed_long_before_the_allowed_share(tmp_path: Path) -> None:
-    root = tmp_path / "raw" / "mp4"
-    for number in range(2000):
-        folder = root / f"id{number % 10}" / "video"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:05d}.mp4").touch()
-    split = {"by": "speaker", "train": 0.8, "valid": 0.1, "test": 0.1}
-
-    with pytest.raises(UserError, match=r"50 clips so far.*\(0.3\) by far: of the 50 opened so far"):
-        corpus = {"voxceleb2": {"root": str(tmp_path / "raw")}}
-        write(config(root, tmp_path / "out", corpus=corpus, split=split, max_quarantined_share=0.3))
-
-
 @pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5"])
 def test_a_part_that_is_none_is_refused(part: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected i/n with i from 1 to n, as in part=3/40"):
