@@ -34,8 +34,6 @@ def test_an_array_and_its_merge_write_what_one_process_writes(slurm, tmp_path: P
     for overrides in ([f"out={tmp_path}/whole"], [f"out={tmp_path}/out", "check=true"]):
         subprocess.run([*write, *overrides], cwd=ROOT, check=True, timeout=250, capture_output=True)
 
-    (tmp_path / "shards").symlink_to(ROOT / "shards")  # `python -m shards` where the job starts
-    (tmp_path / "triptych").symlink_to(ROOT / "triptych")
     array = slurm.submit("--array=1-2", "--cpus-per-task=1", str(SCRIPT), *config, f"out={tmp_path}/out", cwd=tmp_path)
     merge = ("--wrap", f"python -m shards merge {tmp_path}/out", f"--output={tmp_path}/merge.log")
     merging = slurm.submit(f"--dependency=afterok:{array}", *merge, cwd=tmp_path)
