@@ -1,0 +1,70 @@
+"""Shards that a writer was killed over again and again are those of one that nothing stopped, to the byte."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards import check
+from shards.index import load_manifest
+
+pytestmark = [pytest.mark.soak, pytest.mark.dist, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_twenty_kills_leave_the_same_shards(trials, random, record_property, tmp_path: Path) -> None:
+    config = ["synthetic", f"corpus.synthetic.root={tmp_path}/raw", "corpus.synthetic.num_clips=240"]
+    config += ["corpus.synthetic.num_speakers=24", "samples_per_shard=4", "workers=2"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert start("write", *config, f"out={whole}", log=tmp_path / "log").wait(600) == 0, (tmp_path / "log").read_text()
+    began, killed = time.monotonic(), Counter[str]()
+    for number in range(wanted := trials(20)):
+        part = () if random.random() < 0.5 else (f"part={random.integers(1, 4)}/3",)  # in any order, and all of it
+        command = ("merge", str(out)) if number == wanted - 1 else ("write", *config, f"out={out}", *part)
+        killed[kill_at_some_moment(command, out, random, tmp_path / "log")] += 1
+    assert killed.total() - killed["done before"] >= wanted / 2
+    for part in range(1, 4):  # what is left, by parts
+        writer = start("write", *config, f"out={out}", f"part={part}/3", log=tmp_path / "log")
+        assert writer.wait(600) == 0, (tmp_path / "log").read_text()[-4000:]
+    kill_at_some_moment(("merge", str(out)), out, random, tmp_path / "log")
+    assert start("merge", str(out), log=tmp_path / "log").wait(600) == 0, (tmp_path / "log").read_text()[-4000:]
+
+    assert files(out) == files(whole)
+    assert check.inspect(out, load_manifest(out), quiet=True).problems == []
+    moments = ", ".join(f"{count} {moment}" for moment, count in sorted(killed.items()))
+    record_property("measured", f"writer killed: {moments}; {time.monotonic() - began:.0f} s; same bytes")
+
+
+def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("a") as said:
+        return subprocess.Popen([sys.executable, "-m", "shards", *arguments], cwd=ROOT, stdout=said, stderr=said)
+
+
+def kill_at_some_moment(command: tuple[str, ...], out: Path, random: np.random.Generator, log: Path) -> str:
+    """Start it and kill it, after one to three more shards are done or at any time before; when that was."""
+    shards = len(list(out.glob("work/*.report.json"))) + random.integers(0, 4)
+    writer = start(*command, log=log)
+    deadline = time.monotonic() + random.uniform(0, 6)
+    while writer.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+        if len(list(out.glob("work/*.report.json"))) >= shards + 1:
+            time.sleep(random.uniform(0, 0.5))
+            break
+    done = writer.poll() is not None
+    writer.send_signal(signal.SIGTERM if random.random() < 0.3 else signal.SIGKILL)
+    writer.wait(60)
+    if done:
+        return "done before"
+    if not (out / "work" / "plan.json").exists():
+        return "while planning"
+    return "while merging" if command[0] == "merge" else "while writing"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
