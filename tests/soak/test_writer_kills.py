@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,12 @@ def test_twenty_kills_leave_the_same_shards(trials, random, record_property, tmp
     config += ["corpus.synthetic.num_speakers=24", "samples_per_shard=4", "workers=2"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert start("write", *config, f"out={whole}", log=tmp_path / "log").wait(600) == 0, (tmp_path / "log").read_text()
-    began, killed = time.monotonic(), Counter[str]()
+    began, kills = time.monotonic(), list[str]()
     for number in range(wanted := trials(20)):
         part = () if random.random() < 0.5 else (f"part={random.integers(1, 4)}/3",)  # in any order, and all of it
         command = ("merge", str(out)) if number == wanted - 1 else ("write", *config, f"out={out}", *part)
-        killed[kill_at_some_moment(command, out, random, tmp_path / "log")] += 1
-    assert killed.total() - killed["done before"] >= wanted / 2
+        kills.append(kill_at_some_moment(command, out, random, tmp_path / "log"))
+    assert sum(moment != "too late" for moment in kills) >= wanted / 2
     for part in range(1, 4):  # what is left, by parts
         writer = start("write", *config, f"out={out}", f"part={part}/3", log=tmp_path / "log")
         assert writer.wait(600) == 0, (tmp_path / "log").read_text()[-4000:]
@@ -37,8 +36,7 @@ def test_twenty_kills_leave_the_same_shards(trials, random, record_property, tmp
 
     assert files(out) == files(whole)
     assert check.inspect(out, load_manifest(out), quiet=True).problems == []
-    moments = ", ".join(f"{count} {moment}" for moment, count in sorted(killed.items()))
-    record_property("measured", f"writer killed: {moments}; {time.monotonic() - began:.0f} s; same bytes")
+    record_property("measured", f"writer killed at shard {', '.join(kills)}; {time.monotonic() - began:.0f} s")
 
 
 def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
@@ -47,7 +45,7 @@ def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
 
 
 def kill_at_some_moment(command: tuple[str, ...], out: Path, random: np.random.Generator, log: Path) -> str:
-    """Start it and kill it, after one to three more shards are done or at any time before; when that was."""
+    """Start it and kill it, after one to three more shards are done or at any time before; how many then were."""
     shards = len(list(out.glob("work/*.report.json"))) + random.integers(0, 4)
     writer = start(*command, log=log)
     deadline = time.monotonic() + random.uniform(0, 6)
@@ -59,11 +57,7 @@ def kill_at_some_moment(command: tuple[str, ...], out: Path, random: np.random.G
     done = writer.poll() is not None
     writer.send_signal(signal.SIGTERM if random.random() < 0.3 else signal.SIGKILL)
     writer.wait(60)
-    if done:
-        return "done before"
-    if not (out / "work" / "plan.json").exists():
-        return "while planning"
-    return "while merging" if command[0] == "merge" else "while writing"
+    return "too late" if done else str(len(list(out.glob("work/*.report.json"))))
 
 
 def files(folder: Path) -> dict[str, bytes]:
