@@ -250,7 +250,9 @@ def _reports(work: Work, shards: Sequence[PlannedShard], *, retry: bool) -> dict
 def _print_plan(work: Work, plan: Plan) -> None:
     """What there is to write, and how large it will be about."""
     console = Console()
-    console.print(f"{work.out}: {plan.corpus}, nothing is opened yet", soft_wrap=True, markup=False)
+    done = sum(work.is_done(shard) for shard in plan.shards)
+    told = f"{work.out}: {plan.corpus}, {done} of {len(plan.shards)} shards are written"
+    console.print(told, soft_wrap=True, markup=False)
     table = Table()
     for column in ("split", "clips", "shards"):
         table.add_column(column, justify="left" if column == "split" else "right")
@@ -264,7 +266,7 @@ def _print_plan(work: Work, plan: Plan) -> None:
     mean, measured = _mean_bytes(work, plan)
     console.print(f"media files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
     console.print(f"write all: {work.command()}", soft_wrap=True, markup=False)
-    console.print(f"or a share: {work.command()} part=1/{len(plan.shards)}", soft_wrap=True, markup=False)
+    console.print(f"or a share of it: {work.command()} part=i/n", soft_wrap=True, markup=False)
 
 
 def _mean_bytes(work: Work, plan: Plan) -> tuple[float, int]:

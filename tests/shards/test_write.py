@@ -233,6 +233,7 @@ def test_a_check_plans_and_opens_nothing(
     told = capsys.readouterr().out
     assert "found 8 = to write 6 + filtered 2" in told
     assert "filtered: 2 with video=video3" in told
+    assert "0 of 3 shards are written" in told
     assert "judging by 2 clips" in told
     assert sorted(path.suffix for path in (out / "work").iterdir()) == [".json", *[".jsonl"] * 3, ".yaml"]
 
