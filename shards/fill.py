@@ -111,6 +111,10 @@ class _Shard:
             )
             self.work.save_report(self.shard, report)
 
+    def release(self) -> None:
+        """Give up the lock of a shard that is not done."""
+        self._claim.close()
+
 
 def fill(work: Work, todo: Sequence[PlannedShard], pool: ChildPool[Job, Opened], quarantine: Quarantine) -> None:
     """Open and write the clips of these shards.
@@ -133,21 +137,25 @@ def fill(work: Work, todo: Sequence[PlannedShard], pool: ChildPool[Job, Opened],
 
     total = quarantine.opened + sum(shard.num_clips for shard in todo)
     finishing: Future[None] | None = None
-    with (
-        ThreadPoolExecutor(1) as finisher,
-        closing(pool.run(jobs())) as results,  # an error ends the children at once
-        progress("writing", total, done=quarantine.opened) as advance,
-    ):
-        for job, opened in results:
-            quarantine.count(job.key, opened.reason if isinstance(opened, Failure) else None)
-            writing[0].add(job.key, opened)
-            advance()
-            if not writing[0].left:
-                if finishing is not None:
-                    finishing.result()
-                finishing = finisher.submit(writing.popleft().finish)
-        if finishing is not None:
-            finishing.result()
+    try:
+        with (
+            ThreadPoolExecutor(1) as finisher,
+            closing(pool.run(jobs())) as results,  # an error ends the children at once
+            progress("writing", total, done=quarantine.opened) as advance,
+        ):
+            for job, opened in results:
+                quarantine.count(job.key, opened.reason if isinstance(opened, Failure) else None)
+                writing[0].add(job.key, opened)
+                advance()
+                if not writing[0].left:
+                    if finishing is not None:
+                        finishing.result()
+                    finishing = finisher.submit(writing.popleft().finish)
+            if finishing is not None:
+                finishing.result()
+    finally:
+        for shard in writing:  # some are left after an error
+            shard.release()
 
 
 def _created_by() -> str:

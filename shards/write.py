@@ -22,10 +22,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shards import merge as merging
 from shards.corpora.config import CorpusConfig
 from shards.features.config import FeaturesConfig, build
 from shards.fill import Quarantine, fill
+from shards.merge import merge
 from shards.pool import ChildPool
 from shards.probe import Job, Opened, open_clip
 from shards.record import Manifest
@@ -115,7 +115,7 @@ def write(config: WriteConfig) -> Manifest:
     out = Path(config.out)
     if not ((out / "manifest.json").exists() and Work(out).folder.exists()):  # else killed just before the end
         write_part(replace(config, part=None))
-    return merging.merge(out, config.max_quarantined_share)
+    return merge(out, config.max_quarantined_share)
 
 
 def write_part(config: WriteConfig) -> None:
