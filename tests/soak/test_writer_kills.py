@@ -45,15 +45,13 @@ def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
 
 
 def kill_at_some_moment(command: tuple[str, ...], out: Path, random: np.random.Generator, log: Path) -> str:
-    """Start it and kill it, after one to three more shards are done or at any time before; how many then were."""
-    shards = len(list(out.glob("work/*.report.json"))) + random.integers(0, 4)
+    """Start it and kill it, some time after it started or wrote one to three more shards; how many there were then."""
+    wanted = random.choice([0, 1, 2, 3], p=[0.3, 0.3, 0.2, 0.2])
+    before = len(list(out.glob("work/*.report.json")))
     writer = start(*command, log=log)
-    deadline = time.monotonic() + random.uniform(0, 6)
-    while writer.poll() is None and time.monotonic() < deadline:
+    while writer.poll() is None and len(list(out.glob("work/*.report.json"))) < before + wanted:
         time.sleep(0.002)
-        if len(list(out.glob("work/*.report.json"))) >= shards + 1:
-            time.sleep(random.uniform(0, 0.5))
-            break
+    time.sleep(random.uniform(0, 0.5 if wanted else 5))
     done = writer.poll() is not None
     writer.send_signal(signal.SIGTERM if random.random() < 0.3 else signal.SIGKILL)
     writer.wait(60)
