@@ -5,6 +5,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
+from shards.cache import CacheConfig
 from triptych.engine_accelerate import AccelerateConfig
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
@@ -19,7 +20,9 @@ class FinetuneConfig:
     encoder: str = MISSING
     """Folder of an encoder: its weights, or for `random` its architecture only."""
     shards: str = MISSING
-    """Shard set with labels, split into train, valid and test."""
+    """Shard set with labels, split into train, valid and test; a folder or a URL."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Where shards of a URL are kept."""
     out: str = MISSING
     """Folder of the report, with a run folder for each row and seed. The same command resumes what was interrupted."""
     protocol: str = "ravdess"

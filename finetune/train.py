@@ -73,7 +73,7 @@ def run(config: FinetuneConfig) -> int:
         UserError: no such encoder, protocol, class or modality; unlabelled shards; a finished report in the folder.
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
-    encoder, shard_set = untrained(config.encoder, 0), ShardSet(Path(config.shards))
+    encoder, shard_set = untrained(config.encoder, 0), ShardSet(config.shards, config.cache)
     suits = check_suits(shard_set, _inputs(config, encoder), encoder.words, protocol.label)
     setting = _Setting(config, protocol, shard_set, launch.init(), suits)
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
+from shards.cache import CacheConfig
 from triptych.config import UserError
 
 
@@ -17,7 +18,9 @@ class ProbeConfig:
     encoders: dict[str, str] = field(default_factory=dict)
     """Instead of `encoder`: name of the row -> folder, to compare several."""
     shards: str = MISSING
-    """Shard set with labels, split into train, valid and test."""
+    """Shard set with labels, split into train, valid and test; a folder or a URL."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Where shards of a URL are kept."""
     out: str = MISSING
     """Folder of the report; created, and refused where it holds something."""
     protocol: str = "ravdess"

@@ -55,7 +55,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
     encoders = {name: load(folder).to(_device()) for name, folder in config.named_encoders().items()}
-    shard_set, out = ShardSet(Path(config.shards)), Path(config.out)
+    shard_set, out = ShardSet(config.shards, config.cache), Path(config.out)
     evaluation.make_folder(out)
     for name, encoder in encoders.items():  # before hours of encoding
         _pooled(config, name, encoder)
@@ -170,7 +170,7 @@ def _shown(config: ProbeConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
 def _check_suits(config: ProbeConfig, shard_set: ShardSet, encoder: Encoder, label: str) -> dict[str, str]:
     told = check_suits(shard_set, _shown(config, encoder), encoder.words, label)
     if "absent" in told:
-        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.folder, told["absent"])
+        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.location, told["absent"])
     return told
 
 

@@ -31,7 +31,8 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     """
     torch.manual_seed(config.seed)
     stream, steps = config.stream, config.trainer.max_steps
-    shard_set = ShardSet(Path(stream.shards)) if Path(stream.shards, "manifest.json").exists() else None
+    there = "://" in stream.shards or Path(stream.shards, "manifest.json").exists()
+    shard_set = ShardSet(stream.shards, stream.cache) if there else None
     if shard_set is not None:
         words = choose_vocabulary(config, shard_set).words
     else:

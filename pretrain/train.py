@@ -48,7 +48,7 @@ def pretrain(config: PretrainConfig) -> int:
 
 
 def _run(config: PretrainConfig, distributed: Distributed) -> int:
-    shard_set = ShardSet(Path(config.stream.shards))
+    shard_set = ShardSet(config.stream.shards, config.stream.cache)
     vocabulary = choose_vocabulary(config, shard_set)
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)

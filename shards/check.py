@@ -24,6 +24,7 @@ from rich.table import Table
 from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, check_size, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
+from shards.storage import Folder
 from shards.summary import Tally
 from shards.words import Vocabulary
 from triptych.config import UserError
@@ -159,7 +160,7 @@ def _check_shard(folder: Path, info: ShardInfo, specs: Sequence[FeatureSpec]) ->
                 return found
             _check_content(folder, info, found)
             try:
-                index = load_index(folder, info)
+                index = load_index(Folder(folder), info)
             except DamagedShard as error:
                 found.add("indexes", info.name, str(error))
                 found.incomplete |= IN_A_SHARD
@@ -183,7 +184,7 @@ def _check_shard(folder: Path, info: ShardInfo, specs: Sequence[FeatureSpec]) ->
 
 def _check_content(folder: Path, info: ShardInfo, found: Found) -> None:
     try:
-        check_size(folder, info)
+        check_size(Folder(folder), info)
     except DamagedShard as error:
         found.add("shards", info.name, str(error))
         return

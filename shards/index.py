@@ -1,86 +1,149 @@
-"""Open a shard set: its manifest, its indexes, and one sample's bytes at a time, each checked. No torch."""
+"""Open a shard set: its manifest, its indexes as they are needed, and one sample's bytes at a time, each checked.
 
-import hashlib
+No torch. Opening reads the manifest alone: at a million clips the indexes are a hundred megabytes, of which a process
+needs a few shards' at a time.
+"""
+
 import io
 import json
 import os
+import re
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 import numpy as np
 
-from shards.record import Manifest, ShardIndex, ShardInfo
-from shards.words import Vocabulary, read_counts
+from shards.cache import CacheConfig
+from shards.record import Manifest, Member, ShardIndex, ShardInfo
+from shards.storage import DamagedShard, Folder, Remote, storage_of
+from shards.words import Vocabulary, parse_counts
 from triptych.config import UserError
 
-OPEN_FILES = 64
-"""Tars kept open a process: far below the usual limit of 1024, and four blocks of the plan."""
+T = TypeVar("T")
 
+OPEN_SHARDS = 64
+"""Tars and indexes kept open a process: far below the usual limit of 1024 files, and four blocks of the plan."""
+MAX_MANIFEST, MAX_VOCABULARY, MAX_SHARD = 2**30, 2**30, 2**42
+"""Bytes; a file that claims more is damaged or meant to hurt."""
+MAX_SAMPLES, MAX_INDEX_PER_SAMPLE, MAX_MEMBER = 10**8, 2**14, 2**32
 
-class DamagedShard(UserError):
-    """Bytes on disk are not those that were written; the message names shard, member and offset."""
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read a shard set's manifest.
+    """Read the manifest of a shard set on disk.
 
     Raises:
         UserError: it is missing, not JSON, incomplete, or of another format version.
     """
-    path = folder / "manifest.json"
-    if not path.is_file():
-        there = "has no manifest.json" if folder.is_dir() else "is not there"
-        raise UserError(f"{folder}: {there}; a shard set is the folder that `python -m shards write CONFIG` made")
+    return read_manifest(Folder(folder))
+
+
+def read_manifest(storage: Folder | Remote) -> Manifest:
+    """Read a shard set's manifest; names, sizes and counts in it are proven to be such before they are used.
+
+    Raises:
+        UserError: it is missing, not JSON, incomplete, or of another format version.
+    """
+    path = storage.where("manifest.json")
+    if isinstance(storage, Folder) and not (storage.folder / "manifest.json").is_file():
+        there = "has no manifest.json" if storage.folder.is_dir() else "is not there"
+        raise UserError(f"{storage}: {there}; a shard set is the folder that `python -m shards write CONFIG` made")
     try:
-        return Manifest.from_json(json.loads(path.read_bytes()))
+        manifest = Manifest.from_json(json.loads(storage.read("manifest.json", MAX_MANIFEST)))
+        for shard in manifest.shards:
+            _check_info(shard)
+        return manifest
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy it again or write the shards again") from None
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: fields are missing or unknown ({error}); write the shards again") from None
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError(f"{folder}: {error}") from None
+        raise UserError(f"{storage}: {error}") from None
 
 
-def load_index(folder: Path, info: ShardInfo) -> ShardIndex:
+def _check_info(info: ShardInfo) -> None:
+    for name in (info.name, info.index):
+        if not isinstance(name, str) or not _FILE_NAME.fullmatch(name):
+            raise ValueError(f"manifest.json names {name!r} as a shard's file; only a plain file name is one")
+    for sha256 in (info.sha256, info.index_sha256):
+        if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+            raise ValueError(f"manifest.json: {info.name}: {sha256!r} is no SHA-256")
+    for value, most in ((info.size, MAX_SHARD), (info.num_samples, MAX_SAMPLES)):
+        if type(value) is not int or not 0 <= value <= most:
+            raise ValueError(f"manifest.json: {info.name}: {value!r} is no size or number of clips (0 to {most})")
+
+
+def load_index(storage: Folder | Remote, info: ShardInfo) -> ShardIndex:
     """Read a shard's index and verify it against the manifest.
 
     Raises:
-        DamagedShard: it is missing, or not what was written.
+        DamagedShard: it is missing, not what was written, or lists what the shard cannot hold.
     """
-    path = folder / info.index
+    path = storage.where(info.index)
+    content = storage.read(info.index, MAX_INDEX_PER_SAMPLE * (info.num_samples + 1), info.index_sha256)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DamagedShard(f"{path}: the index cannot be read ({error.strerror}); copy the shard set again") from None
-    if hashlib.sha256(content).hexdigest() != info.index_sha256:
-        raise DamagedShard(f"{path}: the index is not the one that was written (SHA-256 differs); copy it again")
-    index = ShardIndex.from_json(json.loads(content))
+        index = ShardIndex.from_json(json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedShard(f"{path}: not an index ({error}); write the shards again") from None
     if index.shard != info.name or len(index.samples) != info.num_samples:
         raise DamagedShard(
             f"{path}: lists {len(index.samples)} clips of {index.shard}, the manifest says {info.num_samples} of "
             f"{info.name}; write the shards again"
         )
+    for key, members in index.samples.items():
+        for extension, member in members.items():
+            if not _lies_in(member, info.size):
+                raise DamagedShard(
+                    f"{path}: {key}.{extension} at byte {member.offset} with {member.size} bytes does not lie in "
+                    f"{info.name} of {info.size} bytes; write the shards again"
+                )
     return index
 
 
-def check_size(folder: Path, info: ShardInfo) -> None:
+def _lies_in(member: Member, size: int) -> bool:
+    whole = all(type(number) is int and number >= 0 for number in (member.offset, member.size, member.crc32))
+    return whole and member.offset + member.size <= size and member.size <= MAX_MEMBER and member.crc32 < 2**32
+
+
+def check_size(storage: Folder | Remote, info: ShardInfo) -> None:
     """Compare a tar's size with the manifest: the cheap check that finds a copy cut short.
 
     Raises:
-        DamagedShard: it is missing or of another size.
+        DamagedShard: it is missing or of another size; the message names the first file that it lacks.
     """
-    path = folder / info.name
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DamagedShard(f"{path}: the shard cannot be read ({error.strerror}); copy the shard set again") from None
-    if size != info.size:
-        kind = "cut short" if size < info.size else "too long"
-        raise DamagedShard(f"{path}: {kind}, {size} bytes where the manifest says {info.size}; copy it again")
+    check_sizes(storage, [info])
+
+
+def check_sizes(storage: Folder | Remote, shards: list[ShardInfo]) -> None:
+    """As `check_size` for all shards of a split, without reading any."""
+    info = storage.check(shards)
+    if info is None:
+        return
+    with storage.open(info) as file:
+        size, head = os.fstat(file.fileno()).st_size, os.pread(file.fileno(), 512, 0)
+    kind = "cut short" if size < info.size else "too long"
+    if size and head[257:262] != b"ustar":
+        kind = f"not a tar (it starts with {head[:40]!r})"
+    lost = [
+        (member.offset, f"{key}.{extension}")
+        for key, members in load_index(storage, info).samples.items()
+        for extension, member in members.items()
+        if member.offset + member.size > size
+    ]
+    first = (
+        "; the first file that it lacks is {1} at byte {0}, {2} in all".format(*min(lost), len(lost)) if lost else ""
+    )
+    raise DamagedShard(
+        f"{storage.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}{first}; copy it again"
+    )
 
 
 def read_member(file: BinaryIO, where: str, offset: int, size: int, crc32: int) -> bytes:
@@ -113,29 +176,38 @@ def read_member(file: BinaryIO, where: str, offset: int, size: int, crc32: int) 
 
 
 class ShardSet:
-    """A folder of shards, opened. Splits are read when first asked for.
+    """A shard set, opened. Splits are read when first asked for; loader processes may have it by fork or by pickle.
+
+    Args:
+        location: a folder or a URL, see shards.storage.
+        cache: where shards of a URL are kept.
 
     Raises:
-        UserError: see `load_manifest`.
+        UserError: see `storage_of` and `read_manifest`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.manifest = load_manifest(self.folder)
+    def __init__(self, location: str | Path, cache: CacheConfig | None = None) -> None:
+        self._storage = storage_of(location, cache or CacheConfig())
+        self.manifest = read_manifest(self._storage)
         self._splits: dict[str, Split] = {}
+
+    @property
+    def location(self) -> str:
+        """The folder or URL."""
+        return str(self._storage)
 
     def split(self, name: str) -> "Split":
         """One split's samples.
 
         Raises:
-            UserError: the set has no such split, or a shard of it is damaged.
+            UserError: no such split, a shard of it is missing or of another size, or the cache is too small.
         """
         if name not in self._splits:
             shards = [shard for shard in self.manifest.shards if shard.split == name and shard.num_samples]
             if not shards:
                 has = ", ".join(dict.fromkeys(shard.split for shard in self.manifest.shards)) or "no shard at all"
-                raise UserError(f"{self.folder}: no clips in a split {name!r}; it has {has}")
-            self._splits[name] = Split(self.folder, name, shards, self.manifest.durations_sha256[name])
+                raise UserError(f"{self.location}: no clips in a split {name!r}; it has {has}")
+            self._splits[name] = Split(self._storage, name, shards, self.manifest.durations_sha256[name])
         return self._splits[name]
 
     def vocabulary(self) -> Vocabulary:
@@ -147,44 +219,31 @@ class ShardSet:
         return Vocabulary(tuple(self.word_counts()))
 
     def word_counts(self) -> dict[str, int]:
-        """Word -> how often the training split has it, in the order of their ids; errors as of `vocabulary`."""
-        return read_counts(self.folder / "vocabulary.txt", self.manifest.vocabulary_sha256)
+        """Word -> how often the training split has it, most frequent first.
+
+        Raises:
+            UserError: as of `vocabulary`.
+        """
+        content = self._storage.read("vocabulary.txt", MAX_VOCABULARY, self.manifest.vocabulary_sha256)
+        return parse_counts(content, self._storage.where("vocabulary.txt"))
 
 
 class Split:
-    """The samples of one split by id, 0 to `len - 1`, in the order of the shards.
+    """The samples of one split by id, 0 to `len - 1`, in the order of the shards."""
 
-    Where members lie is kept in arrays: as objects, a million clips would take gigabytes in every process.
-    """
-
-    def __init__(self, folder: Path, name: str, shards: list[ShardInfo], durations_sha256: str) -> None:
+    def __init__(self, storage: Folder | Remote, name: str, shards: list[ShardInfo], durations_sha256: str) -> None:
         self.name = name
-        self._durations = folder / f"{name}.durations.npy", durations_sha256
         self.shard_sizes = tuple(shard.num_samples for shard in shards)
-        self.keys: list[str] = []
-        self._paths = [folder / shard.name for shard in shards]
-        self._extensions: list[str] = []
-        rows: list[np.ndarray] = []
-        starts = [0]
-        numbers: dict[str, int] = {}
-        for shard in shards:
-            check_size(folder, shard)
-            members = []
-            for key, sample in load_index(folder, shard).samples.items():
-                self.keys.append(key)
-                for extension, member in sample.items():
-                    number = numbers.setdefault(extension, len(numbers))
-                    members.append((number, member.offset, member.size, member.crc32))
-                starts.append(starts[-1] + len(sample))
-            rows.append(np.array(members, dtype=np.int64).reshape(-1, 4))
-        self._extensions = list(numbers)
-        self._rows = np.concatenate(rows)
-        self._starts = np.array(starts, dtype=np.int64)
+        self._storage = storage
+        self._shards = shards
+        self._durations_sha256 = durations_sha256
         self._last = np.cumsum(self.shard_sizes)
-        self._files = _OpenFiles()
+        self._indexes: _Recent[_Places] = _Recent()
+        self._files: _Recent[_OpenFile] = _Recent()
+        check_sizes(storage, shards)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return int(self._last[-1])
 
     @cached_property
     def durations(self) -> np.ndarray:
@@ -193,19 +252,23 @@ class Split:
         Raises:
             DamagedShard: the file is missing, or not the one that was written.
         """
-        path, sha256 = self._durations
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DamagedShard(f"{path}: cannot be read ({error.strerror}); copy the shard set again") from None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise DamagedShard(f"{path}: not the file that was written (SHA-256 differs); copy it again")
+        content = self._storage.read(f"{self.name}.durations.npy", 8 * len(self) + 4096, self._durations_sha256)
         seconds: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
         return seconds
 
+    @property
+    def keys(self) -> list[str]:
+        """Of all clips, by id. Reads every index: seconds and a hundred bytes a clip at a million clips."""
+        return [key for info in self._shards for key in load_index(self._storage, info).samples]
+
     def extensions(self, sample_id: int) -> list[str]:
-        """What the sample holds: "json", "mp4", "lfbe.npy", ..."""
-        return [self._extensions[number] for number, *_ in self._members(sample_id)]
+        """What the sample holds: "json", "mp4", "lfbe.npy", ...
+
+        Raises:
+            DamagedShard: the shard's index is not the one that was written.
+        """
+        shard, number = self._place(sample_id)
+        return [extension for extension, *_ in self._places(shard).members(number)]
 
     def read(self, sample_id: int, extensions: Collection[str] | None = None) -> dict[str, bytes]:
         """Extension -> bytes of one sample, each verified by its CRC-32.
@@ -215,43 +278,101 @@ class Split:
             extensions: what to read, as far as the sample has it; None is everything.
 
         Raises:
-            DamagedShard: bytes are missing or not those that were written.
+            DamagedShard: bytes are missing or not those that were written; named with shard, member and offset.
+            UserError: a remote shard cannot be had.
         """
-        path = self._paths[int(np.searchsorted(self._last, sample_id, side="right"))]
-        file = self._files.open(path)
-        content = {}
-        for number, offset, size, crc32 in self._members(sample_id):
-            extension = self._extensions[number]
-            if extensions is None or extension in extensions:
-                where = f"{path}: {self.keys[sample_id]}.{extension}"
-                content[extension] = read_member(file, where, offset, size, crc32)
-        return content
+        shard, number = self._place(sample_id)
+        places, info = self._places(shard), self._shards[shard]
+        where = f"{self._storage.where(info.name)}: {places.keys[number]}"
+        wanted = [place for place in places.members(number) if extensions is None or place[0] in extensions]
+        try:
+            return _read_members(self._file(shard), where, wanted)
+        except DamagedShard:
+            if not self._storage.discard(info):
+                raise
+        self._files.drop(_OpenFile.is_deleted)
+        return _read_members(self._file(shard), where, wanted)  # of another copy
 
-    def _members(self, sample_id: int) -> list[list[int]]:
-        return self._rows[self._starts[sample_id] : self._starts[sample_id + 1]].tolist()
+    def _place(self, sample_id: int) -> tuple[int, int]:
+        """Number of the shard, and of the sample in it."""
+        if not 0 <= sample_id < len(self):
+            raise IndexError(f"sample {sample_id} of {len(self)}")
+        shard = int(np.searchsorted(self._last, sample_id, side="right"))
+        return shard, sample_id - int(self._last[shard]) + self.shard_sizes[shard]
+
+    def _places(self, shard: int) -> "_Places":
+        return self._indexes.get(shard, lambda: _Places(load_index(self._storage, self._shards[shard])))
+
+    def _file(self, shard: int) -> BinaryIO:
+        def opened() -> _OpenFile:
+            self._files.drop(_OpenFile.is_deleted)  # evicted from the cache: closed, it gives its disk space back
+            return _OpenFile(self._storage.open(self._shards[shard]))
+
+        return self._files.get(shard, opened).file
 
 
-class _OpenFiles:
-    """The tars read last, kept open. Safe across a fork, as `pread` shares no position; starts empty when pickled."""
+def _read_members(file: BinaryIO, where: str, members: list[tuple[str, int, int, int]]) -> dict[str, bytes]:
+    return {
+        extension: read_member(file, f"{where}.{extension}", offset, size, crc32)
+        for extension, offset, size, crc32 in members
+    }
 
-    def __init__(self) -> None:
-        self._files: OrderedDict[Path, BinaryIO] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type["_OpenFiles"], tuple[()]]:
-        return _OpenFiles, ()
+class _Places:
+    """Where a shard's members lie, in arrays: as objects, an index would take ten times the memory."""
+
+    def __init__(self, index: ShardIndex) -> None:
+        numbers: dict[str, int] = {}
+        rows, starts = [], [0]
+        for sample in index.samples.values():
+            for extension, member in sample.items():
+                number = numbers.setdefault(extension, len(numbers))
+                rows.append((number, member.offset, member.size, member.crc32))
+            starts.append(len(rows))
+        self.keys = list(index.samples)
+        self._extensions = list(numbers)
+        self._rows = np.array(rows, dtype=np.int64).reshape(-1, 4)
+        self._starts = np.array(starts, dtype=np.int64)
+
+    def members(self, number: int) -> list[tuple[str, int, int, int]]:
+        """Extension, offset, size and CRC-32 of each member of a sample."""
+        rows = self._rows[self._starts[number] : self._starts[number + 1]].tolist()
+        return [(self._extensions[extension], offset, size, crc32) for extension, offset, size, crc32 in rows]
+
+
+class _OpenFile:
+    """Closes with its last reference."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def is_deleted(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self.file.fileno()).st_nlink == 0
 
     def __del__(self) -> None:
-        for file in self._files.values():
-            file.close()
+        self.file.close()
 
-    def open(self, path: Path) -> BinaryIO:
-        if path in self._files:
-            self._files.move_to_end(path)
+
+class _Recent(Generic[T]):
+    """What was used last, by shard. Safe across a fork, as `pread` shares no position; starts empty when pickled."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[int, T] = OrderedDict()
+
+    def __reduce__(self) -> Any:
+        return _Recent, ()
+
+    def get(self, shard: int, make: Callable[[], T]) -> T:
+        if shard in self._values:
+            self._values.move_to_end(shard)
         else:
-            try:
-                self._files[path] = path.open("rb", buffering=0)
-            except OSError as error:
-                raise DamagedShard(f"{path}: the shard cannot be opened ({error.strerror})") from None
-            if len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)[1].close()
-        return self._files[path]
+            self._values[shard] = make()
+            if len(self._values) > OPEN_SHARDS:
+                self._values.popitem(last=False)
+        return self._values[shard]
+
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Forget what is unwanted."""
+        for shard in [shard for shard, value in self._values.items() if unwanted(value)]:
+            del self._values[shard]

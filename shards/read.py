@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from shards import plan
+from shards.cache import CacheConfig
 from shards.clips import Clips, MicroBatch
 from shards.features.config import Feature, FeaturesConfig, build
 from shards.index import ShardSet
@@ -32,7 +33,9 @@ class StreamConfig:
     """What a run reads, and how much at a time."""
 
     shards: str
-    """Folder of the shard set."""
+    """Folder of the shard set, or its URL: http, https, s3, gs, az, abfs."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Where shards of a URL are kept."""
     features: FeaturesConfig
     """What the towers want; taken from the shards where they hold exactly that, else computed while reading."""
     global_batch: int

@@ -7,7 +7,7 @@ is seen at a glance, and by no test.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from shards.cache import CacheConfig
 from shards.decode import DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.index import ShardSet, Split
 from shards.record import SPLITS, ClipRecord, Manifest
@@ -41,7 +42,9 @@ class ShowConfig:
     clips: str = ""
     """Keys, separated by commas, in place of `num`."""
     out: str = ""
-    """The picture; contact_sheet.png in the shard set's folder when empty."""
+    """The picture; contact_sheet.png in the shard set's folder when empty, or here where that is a URL."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Where shards of a URL are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
     """Print the tables and draw the contact sheet.
 
     Args:
-        target: the folder of the shard set.
+        target: the folder or URL of the shard set.
         overrides: of ShowConfig.
 
     Returns:
@@ -66,15 +69,14 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
         UserError: no shard set, damaged bytes, a key that is not there, or a picture that cannot be written.
     """
     config = load(ShowConfig, {}, overrides)
-    folder = Path(target)
-    shard_set, console = ShardSet(folder), Console()
+    shard_set, console = ShardSet(target, config.cache), Console()
     splits = {name: shard_set.split(name) for name in SPLITS if any(s.split == name for s in shard_set.manifest.shards)}
     tallies = _count(splits, quiet=not console.is_terminal)
     _print_splits(console, shard_set, tallies)
     _print_words_and_labels(console, shard_set.manifest, tallies)
     _print_left_out(console, shard_set.manifest)
     if config.num > 0 or config.clips:
-        out = Path(config.out) if config.out else folder / "contact_sheet.png"
+        out = _picture(target, config)
         try:
             contact_sheet(_choose(splits, config)).savefig(out)
         except (OSError, ValueError) as error:  # matplotlib refuses an unknown file ending with ValueError
@@ -83,6 +85,12 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
             raise UserError(f"{out}: the picture cannot be written ({error}); choose another with out=FILE") from None
         console.print(f"contact sheet: {out}", soft_wrap=True, markup=False)
     return 0
+
+
+def _picture(target: str, config: ShowConfig) -> Path:
+    if config.out:
+        return Path(config.out)
+    return Path("contact_sheet.png") if "://" in target else Path(target) / "contact_sheet.png"
 
 
 def contact_sheet(clips: Sequence[Clip]) -> Figure:
@@ -186,7 +194,7 @@ def _say(axis: Axes, text: str) -> None:
 
 def _print_splits(console: Console, shard_set: ShardSet, tallies: Mapping[str, Tally]) -> None:
     manifest = shard_set.manifest
-    title = f"{shard_set.folder}: {manifest.corpus}, split by {manifest.split.get('by')}"
+    title = f"{shard_set.location}: {manifest.corpus}, split by {manifest.split.get('by')}"
     console.print(title, soft_wrap=True, markup=False)
     console.print(splits_table(tallies))
     for name, tally in tallies.items():

@@ -28,7 +28,7 @@ def check_suits(
     Raises:
         UserError: no clip has the label or any of the modalities, or the vocabulary has none of the words.
     """
-    manifest, folder = shard_set.manifest, shard_set.folder
+    manifest, folder = shard_set.manifest, shard_set.location
     if label not in manifest.labels:
         raise UserError(f"{folder}: no clip has the label {label!r}; there are: {', '.join(manifest.labels) or 'none'}")
     absent = [name for name in inputs if manifest.counts[WITHOUT[name]] == manifest.written]

@@ -93,7 +93,7 @@ def build(config: VocabularyConfig) -> Vocabulary:
 
 def _counts(name: str) -> dict[str, int]:
     path = Path(name)
-    return read_counts(path) if path.is_file() else ShardSet(path).word_counts()
+    return read_counts(path) if path.is_file() else ShardSet(name).word_counts()
 
 
 def _resolved(name: str) -> str:

@@ -115,7 +115,7 @@ def test_a_missing_shard_and_a_missing_index_are_named(tiny_shards: Callable[...
     found = problems(folder)
     assert [problem[:2] for problem in found] == [("shards", "train-000002.tar"), ("indexes", "valid-000001.tar")]
     assert "No such file" in found[0][2]
-    assert "the index cannot be read" in found[1][2]
+    assert "valid-000001.index.json: cannot be read" in found[1][2]
 
 
 def test_what_could_not_be_looked_at_is_not_called_good(

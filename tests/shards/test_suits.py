@@ -13,7 +13,7 @@ INPUTS = {
 
 
 @pytest.fixture
-def shard_set(tmp_path):
+def shard_set():
     """Ten clips with sound and words, none with a picture."""
     manifest = SimpleNamespace(
         labels={"emotion": {"sad": 10}},
@@ -21,7 +21,7 @@ def shard_set(tmp_path):
         written=10,
     )
     counts = {"the": 60, "cat": 30, "naïve": 10}
-    return SimpleNamespace(folder=tmp_path, manifest=manifest, word_counts=lambda: counts)
+    return SimpleNamespace(location="shards", manifest=manifest, word_counts=lambda: counts)
 
 
 def test_what_is_absent_and_how_many_words_are_known_is_told(shard_set):

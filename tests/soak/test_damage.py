@@ -15,6 +15,7 @@ from shards.features.lfbe import LfbeConfig
 from shards.index import ShardSet, load_index, load_manifest
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
+from shards.storage import Folder
 from shards.store import StoreConfig
 from triptych.config import UserError
 
@@ -85,7 +86,7 @@ def kind_of(folder: Path, name: str, place: int) -> str:
     if not name.endswith(".tar"):
         return "index" if name.endswith(".json") else "vocabulary"
     (info,) = [shard for shard in load_manifest(folder).shards if shard.name == name]
-    members = [member for sample in load_index(folder, info).samples.values() for member in sample.values()]
+    members = [member for sample in load_index(Folder(folder), info).samples.values() for member in sample.values()]
     return "clip" if any(m.offset <= place < m.offset + m.size for m in members) else "header"
 
 
