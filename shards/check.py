@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 from shards.features.words import WORDS
+from shards.headers import header_problems
 from shards.index import DamagedShard, ShardSet, check_size, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.storage import Folder
@@ -165,7 +165,8 @@ def _check_shard(folder: Path, info: ShardInfo, specs: Sequence[FeatureSpec]) ->
                 found.add("indexes", info.name, str(error))
                 found.incomplete |= IN_A_SHARD
                 return found
-            _check_headers(path, index, found)
+            for problem in header_problems(path, index):
+                found.add("headers", info.name, problem)
             for key, listed in index.samples.items():
                 found.keys.append(key)
                 members = _members(tar, index, key, found)
@@ -191,29 +192,6 @@ def _check_content(folder: Path, info: ShardInfo, found: Found) -> None:
     with (folder / info.name).open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
             found.add("shards", info.name, "its bytes are not those that were written (SHA-256 differs)")
-
-
-def _check_headers(path: Path, index: ShardIndex, found: Found) -> None:
-    there = {}
-    try:
-        with tarfile.open(path) as tar:
-            for entry in tar:
-                there[entry.name] = (entry.offset_data, entry.size)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        found.add("headers", path.name, f"the tar ends early after {len(there)} files ({error})")
-        return
-    wanted = {
-        f"{key}.{extension}": (member.offset, member.size)
-        for key, members in index.samples.items()
-        for extension, member in members.items()
-    }
-    for name in sorted(wanted.keys() | there.keys()):
-        if name not in there:
-            found.add("headers", path.name, f"{name}: in the index, but not in the tar")
-        elif name not in wanted:
-            found.add("headers", path.name, f"{name}: in the tar, but not in the index")
-        elif wanted[name] != there[name]:
-            found.add("headers", path.name, f"{name}: index and tar disagree on its place or size")
 
 
 def _members(tar: io.BufferedReader, index: ShardIndex, key: str, found: Found) -> dict[str, bytes]:

@@ -113,28 +113,23 @@ def _lies_in(member: Member, size: int) -> bool:
     return whole and member.offset + member.size <= size and member.size <= MAX_MEMBER and member.crc32 < 2**32
 
 
-def check_size(storage: Folder | Remote, info: ShardInfo) -> None:
+def check_size(folder: Folder, info: ShardInfo) -> None:
     """Compare a tar's size with the manifest: the cheap check that finds a copy cut short.
 
     Raises:
         DamagedShard: it is missing or of another size; the message names the first file that it lacks.
     """
-    check_sizes(storage, [info])
-
-
-def check_sizes(storage: Folder | Remote, shards: list[ShardInfo]) -> None:
-    """As `check_size` for all shards of a split, without reading any."""
-    info = storage.check(shards)
-    if info is None:
+    size = folder.size(info.name)
+    if size == info.size:
         return
-    with storage.open(info) as file:
-        size, head = os.fstat(file.fileno()).st_size, os.pread(file.fileno(), 512, 0)
+    with folder.open(info) as file:
+        head = os.pread(file.fileno(), 512, 0)
     kind = "cut short" if size < info.size else "too long"
     if size and head[257:262] != b"ustar":
         kind = f"not a tar (it starts with {head[:40]!r})"
     lost = [
         (member.offset, f"{key}.{extension}")
-        for key, members in load_index(storage, info).samples.items()
+        for key, members in load_index(folder, info).samples.items()
         for extension, member in members.items()
         if member.offset + member.size > size
     ]
@@ -142,7 +137,7 @@ def check_sizes(storage: Folder | Remote, shards: list[ShardInfo]) -> None:
         "; the first file that it lacks is {1} at byte {0}, {2} in all".format(*min(lost), len(lost)) if lost else ""
     )
     raise DamagedShard(
-        f"{storage.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}{first}; copy it again"
+        f"{folder.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}{first}; copy it again"
     )
 
 
@@ -240,7 +235,12 @@ class Split:
         self._last = np.cumsum(self.shard_sizes)
         self._indexes: _Recent[_Places] = _Recent()
         self._files: _Recent[_OpenFile] = _Recent()
-        check_sizes(storage, shards)
+        if isinstance(storage, Remote):  # sizes are checked as shards are downloaded
+            storage.check_fits(shards)
+            return
+        for info in shards:
+            check_size(storage, info)
+            storage.size(info.index)
 
     def __len__(self) -> int:
         return int(self._last[-1])

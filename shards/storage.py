@@ -140,23 +140,18 @@ class Folder:
                 f"{self.folder / info.name}: the shard cannot be opened ({error.strerror}); copy the shard set again"
             ) from None
 
-    def check(self, shards: Sequence[ShardInfo]) -> ShardInfo | None:
-        """The first shard of another size than the manifest says, found without opening any.
+    def size(self, name: str) -> int:
+        """Bytes of a file.
 
         Raises:
-            DamagedShard: a shard or its index is not there.
+            DamagedShard: it is not there.
         """
-        for info in shards:
-            for name in (info.index, info.name):
-                try:
-                    size = (self.folder / name).stat().st_size
-                except OSError as error:
-                    raise DamagedShard(
-                        f"{self.folder / name}: the shard cannot be read ({error.strerror}); copy the shard set again"
-                    ) from None
-            if size != info.size:
-                return info
-        return None
+        try:
+            return (self.folder / name).stat().st_size
+        except OSError as error:
+            raise DamagedShard(
+                f"{self.folder / name}: the shard cannot be read ({error.strerror}); copy the shard set again"
+            ) from None
 
     def discard(self, info: ShardInfo) -> bool:
         """False: there is no other copy of a shard whose bytes went bad."""
@@ -205,8 +200,8 @@ class Remote:
         """
         return self.cache.open(info.sha256, info.size, self._fetch(info.name, info.sha256, size=info.size))
 
-    def check(self, shards: Sequence[ShardInfo]) -> ShardInfo | None:
-        """None: sizes are checked when shards are downloaded. Refuses a cache that would fetch shards again and again.
+    def check_fits(self, shards: Sequence[ShardInfo]) -> None:
+        """Refuse a cache that would fetch the same shards again and again.
 
         Raises:
             UserError: the cache is smaller than the shards that reading goes through at the same time.
@@ -218,7 +213,6 @@ class Remote:
                 f"{min(len(shards), SHARDS_PER_BLOCK)} shards at a time, {most / GIB:.3g} GiB: raise cache.gib to "
                 f"{2 * most / GIB:.3g}, which also has room for those that come next"
             )
-        return None
 
     def discard(self, info: ShardInfo) -> bool:
         """Remove a cached shard whose bytes went bad; True, since opening it downloads it again."""

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -146,7 +147,8 @@ def test_an_index_of_another_writing_is_found(tiny_shards: Callable[..., Path]) 
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     edit_manifest(folder, lambda manifest: manifest["shards"][1].update(index_sha256=digest))
     (found,) = problems(folder)  # a writer that hashed a wrong index
-    assert found == ("headers", "train-000001.tar", "train-speaker1/clip06.wav: in the tar, but not in the index")
+    assert found[:2] == ("headers", "train-000001.tar")
+    assert re.fullmatch(r"train-speaker1/clip06.wav at byte \d+: in the tar, but not in the index", found[2])
 
 
 def test_a_group_on_two_sides_is_found(tiny_shards: Callable[..., Path]) -> None:
