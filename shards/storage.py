@@ -323,6 +323,7 @@ def _open_url(url: str) -> Any:
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)  # their total is 5 minutes
-        return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout}).open(url, "rb", block_size=0)
+        # Any size spares the question for it, whose every failure, a dead server too, would look like a missing file.
+        return fsspec.filesystem(scheme, client_kwargs={"timeout": timeout}).open(url, "rb", block_size=0, size=1)
     except ImportError as error:
         raise UserError(f"{url}: needs a package that is not here ({error}): pip install {SCHEMES[scheme]}") from None
