@@ -1,4 +1,4 @@
-"""Shard sets behind URLs: what is read is what was written, whatever the network does, and nothing else is ever read."""
+"""Shard sets behind URLs: what is read is what was written, whatever the network does, and nothing else is read."""
 
 import hashlib
 import http.server
@@ -263,7 +263,7 @@ def test_an_s3_bucket_reads_like_the_folder(tiny_shards, s3: str, cache, monkeyp
     store.put(str(folder), "corpora/tiny", recursive=True)
     assert contents("s3://corpora/tiny", cache) == contents(folder)
     store.rm("corpora/tiny/valid-000000.tar")
-    with pytest.raises(UserError, match="s3://corpora/tiny/valid-000000.tar: cannot be read .FileNotFound"):
+    with pytest.raises(UserError, match=r"s3://corpora/tiny/valid-000000.tar: cannot be read .FileNotFound"):
         ShardSet("s3://corpora/tiny", cache).split("valid").read(0)
 
 
