@@ -76,12 +76,14 @@ def storage_of(location: str | Path, cache: CacheConfig) -> "Folder | Remote":
             "nothing else"
         )
     host, _, folder = rest.removeprefix("//").partition("/")
+    public = host.rpartition("@")[2]
+    shown = f"{scheme}://{public}"
     if not rest.startswith("//") or not host or ".." in folder.split("/") or re.search(r"[\s?#*\[\]\\]", rest):
-        raise UserError(f"{scheme}://{host.rpartition('@')[2]}/...: not the URL of a folder ({scheme}://HOST/FOLDER)")
-    if "@" in host and (":" in host or scheme not in ("az", "abfs")):
+        raise UserError(f"{shown}/...: not the URL of a folder ({scheme}://HOST/FOLDER)")
+    if "@" in host and (":" in host or scheme not in ("az", "abfs")):  # abfs names its container before the @
         raise UserError(
-            f"{scheme}://...@{host.rpartition('@')[2]}: no credentials in a URL, since it is saved with the run; give "
-            f"them where {SCHEMES[scheme]} looks for them (environment variables, its configuration files)"
+            f"{shown}: no credentials in a URL, since it is saved with the run; give them where {SCHEMES[scheme]} looks "
+            "for them (environment variables, its configuration files)"
         )
     if not cache.folder:
         raise UserError(
