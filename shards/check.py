@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from shards.features.words import WORDS
 from shards.headers import header_problems
-from shards.index import DamagedShard, ShardSet, check_size, load_index, load_manifest, read_member
+from shards.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.storage import Folder
 from shards.summary import Tally
@@ -155,7 +156,10 @@ def _check_shard(folder: Path, info: ShardInfo, specs: Sequence[FeatureSpec]) ->
         with path.open("rb") as tar:
             head = tar.read(512)
             if head[257:262] != b"ustar":
-                found.add("shards", info.name, f"is not a tar; it starts with {head[:40]!r}")
+                lost = ""
+                with suppress(DamagedShard):  # an index that is damaged, too, does not matter here
+                    lost = first_lost(Folder(folder), info, 0)
+                found.add("shards", info.name, f"is not a tar; it starts with {head[:40]!r}{lost}")
                 found.incomplete |= IN_A_SHARD | {"indexes"}
                 return found
             _check_content(folder, info, found)

@@ -127,18 +127,25 @@ def check_size(folder: Folder, info: ShardInfo) -> None:
     kind = "cut short" if size < info.size else "too long"
     if size and head[257:262] != b"ustar":
         kind = f"not a tar (it starts with {head[:40]!r})"
+    raise DamagedShard(
+        f"{folder.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}"
+        f"{first_lost(folder, info, size)}; copy it again"
+    )
+
+
+def first_lost(folder: Folder, info: ShardInfo, size: int) -> str:
+    """The end of a message about a shard of only `size` bytes: the first file that it cannot hold, if any.
+
+    Raises:
+        DamagedShard: the index is damaged, too.
+    """
     lost = [
         (member.offset, f"{key}.{extension}")
         for key, members in load_index(folder, info).samples.items()
         for extension, member in members.items()
         if member.offset + member.size > size
     ]
-    first = (
-        "; the first file that it lacks is {1} at byte {0}, {2} in all".format(*min(lost), len(lost)) if lost else ""
-    )
-    raise DamagedShard(
-        f"{folder.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}{first}; copy it again"
-    )
+    return "; the first file that it lacks is {1} at byte {0}".format(*min(lost)) if lost else ""
 
 
 def read_member(file: BinaryIO, where: str, offset: int, size: int, crc32: int) -> bytes:

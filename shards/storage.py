@@ -82,8 +82,8 @@ def storage_of(location: str | Path, cache: CacheConfig) -> "Folder | Remote":
         raise UserError(f"{shown}/...: not the URL of a folder ({scheme}://HOST/FOLDER)")
     if "@" in host and (":" in host or scheme not in ("az", "abfs")):  # abfs names its container before the @
         raise UserError(
-            f"{shown}: no credentials in a URL, since it is saved with the run; give them where {SCHEMES[scheme]} looks "
-            "for them (environment variables, its configuration files)"
+            f"{shown}: no credentials in a URL, since it is saved with the run; give them where {SCHEMES[scheme]} "
+            "looks for them (environment variables, its configuration files)"
         )
     if not cache.folder:
         raise UserError(
