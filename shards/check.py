@@ -97,6 +97,11 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
     """
     if overrides:
         raise UserError(f"check: takes one folder; unexpected: {' '.join(overrides)}")
+    if "://" in target:
+        raise UserError(
+            f"{target}: check reads a folder: run it where the set lies, before it is uploaded; shards of a URL are "
+            "verified by their SHA-256 whenever they are downloaded"
+        )
     console, folder = Console(), Path(target)
     manifest = load_manifest(folder)
     found = inspect(folder, manifest, quiet=not console.is_terminal)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from shards.cache import CacheConfig
+from shards.headers import header_problems
 from shards.record import Manifest, Member, ShardIndex, ShardInfo
 from shards.storage import DamagedShard, Folder, Remote, storage_of
 from shards.words import Vocabulary, parse_counts
@@ -129,7 +130,7 @@ def check_size(folder: Folder, info: ShardInfo) -> None:
         kind = f"not a tar (it starts with {head[:40]!r})"
     raise DamagedShard(
         f"{folder.where(info.name)}: {kind}, {size} bytes where the manifest says {info.size}"
-        f"{first_lost(folder, info, size)}; copy it again"
+        f"{first_lost(folder, info, size) or first_strange(folder, info)}; copy it again"
     )
 
 
@@ -146,6 +147,13 @@ def first_lost(folder: Folder, info: ShardInfo, size: int) -> str:
         if member.offset + member.size > size
     ]
     return "; the first file that it lacks is {1} at byte {0}".format(*min(lost)) if lost else ""
+
+
+def first_strange(folder: Folder, info: ShardInfo) -> str:
+    """The end of a message about a shard that has too much: the first header that is not as the index says, if any."""
+    return "".join(
+        f"; {problem}" for problem in header_problems(folder.folder / info.name, load_index(folder, info))[:1]
+    )
 
 
 def read_member(file: BinaryIO, where: str, offset: int, size: int, crc32: int) -> bytes:

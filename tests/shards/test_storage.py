@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from shards import storage
+from shards import check, show, storage
 from shards.cache import CacheConfig
 from shards.index import DamagedShard, ShardSet
 from triptych.config import UserError
@@ -216,6 +216,16 @@ def test_no_other_place_is_read_and_no_secret_is_shown(location: str, cache: Cac
 def test_a_file_url_is_a_folder(tiny_shards) -> None:
     folder = tiny_shards()
     assert contents(f"file://{folder}") == contents(folder)
+
+
+def test_show_reads_a_url_and_check_says_where_to_run(
+    tiny_shards, serve, cache: CacheConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(tiny_shards())
+    assert show.run(server.url, ["num=0", f"cache.folder={cache.folder}"]) == 0
+    assert f"{server.url}: tiny, split by speaker" in capsys.readouterr().out
+    with pytest.raises(UserError, match="run it where the set lies"):
+        check.run(server.url)
 
 
 def test_a_url_needs_a_cache_that_holds_what_is_read_at_a_time(tiny_shards, serve, cache: CacheConfig) -> None:
