@@ -134,7 +134,7 @@ class Cache:
             for _, freed, path in sorted(evictable):
                 if used + size <= self.limit:
                     break
-                os.unlink(path)
+                Path(path).unlink(missing_ok=True)
                 used -= freed
             if used + size > self.limit:
                 return False
