@@ -220,8 +220,10 @@ def read_peer(python: str, peer: str, folder: Path, workers: int) -> tuple[dict[
     except subprocess.TimeoutExpired:
         return {}, f"hung for {PEER_TIMEOUT_S} s"
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"found"')]
-    if not lines:
-        return {}, f"process ended with {done.returncode}"
+    if done.returncode < 0:
+        return {}, f"process died of signal {-done.returncode}"
+    if not lines:  # a mistake of ours, not the peer's answer
+        raise RuntimeError(done.stderr)
     told = json.loads(lines[-1])
     return told["found"], told["error"]
 
