@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import pickle
 import socketserver
 import subprocess
@@ -10,12 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shards import check, show, storage
+from shards import check, index, show, storage
 from shards.cache import CacheConfig
 from shards.index import DamagedShard, ShardSet
 from triptych.config import UserError
@@ -295,3 +297,32 @@ def test_loader_processes_read_a_url(tiny_shards, serve, cache: CacheConfig) -> 
         keys.append([next(steps)[0].keys for _ in range(6)])
     assert keys[0] == keys[1]
     assert {number for name, number in server.gets.items() if name.endswith(".tar")} == {1}  # by one of the two
+
+
+def open_files(folder: str) -> list[str]:
+    links = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            links.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [link for link in links if link.startswith(folder)]
+
+
+def test_an_evicted_shard_gives_its_disk_space_back(tiny_shards, serve, cache: CacheConfig) -> None:
+    """A deleted file takes room for as long as a process has it open."""
+    split = ShardSet(serve(tiny_shards()).url, cache).split("train")
+    split.read(0)
+    for file in Path(cache.folder).iterdir():
+        file.unlink()
+    assert len(open_files(cache.folder)) == 1
+    split.read(5)
+    (path,) = open_files(cache.folder)
+    assert "deleted" not in path
+
+
+def test_few_files_are_kept_open(tiny_shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "OPEN_SHARDS", 2)
+    folder = tiny_shards()
+    split = ShardSet(folder).split("train")
+    for sample_id in range(len(split)):
+        assert split.read(sample_id)
+        assert len(open_files(str(folder))) <= 2
