@@ -85,7 +85,8 @@ class Cache:
                         part.flush()
                         file = path.with_suffix(".part").open("rb", buffering=0)  # before it can be evicted
                         # Not flushed to the disk: what a power cut leaves is found by its CRC-32 and discarded.
-                        path.with_suffix(".part").rename(path)
+                        with self._nobody_else_looking():
+                            path.with_suffix(".part").rename(path)
                         return file
         except OSError as error:
             if error.errno in FULL_DISK:
@@ -116,10 +117,16 @@ class Cache:
                 if _is_at(part, path):
                     path.unlink()
 
-    def _make_room(self, part: BinaryIO, own: Path, size: int) -> bool:
-        """Evict until `size` more bytes fit, and take them; False while only the downloads of others are in the way."""
+    @contextmanager
+    def _nobody_else_looking(self) -> Iterator[None]:
+        """While files are counted none is renamed, or it would count twice or not at all."""
         with (self.folder / "lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _make_room(self, part: BinaryIO, own: Path, size: int) -> bool:
+        """Evict until `size` more bytes fit, and take them; False while only the downloads of others are in the way."""
+        with self._nobody_else_looking():
             used, evictable = 0, []
             for entry in os.scandir(self.folder):
                 if not _OWN_FILE.fullmatch(entry.name) or entry.name == own.name:

@@ -80,8 +80,8 @@ class Clips(Dataset[Batch]):
             if modality not in self._stored and name in stored:
                 differs = [key for key, value in vars(stored[name]).items() if getattr(feature.spec, key) != value]
                 warnings.warn(
-                    f"{shard_set.location}: the stored feature {name} differs in {', '.join(differs)} from the one "
-                    "wanted, so it is computed while reading, which is slower; write the shards with the run's settings",
+                    f"{shard_set.location}: the stored feature {name} differs in {', '.join(differs)} from what "
+                    "is wanted, so it is computed while reading, which is slower; write the shards with these settings",
                     stacklevel=2,
                 )
 

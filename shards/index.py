@@ -9,25 +9,21 @@ import json
 import os
 import re
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 
 from shards.cache import CacheConfig
 from shards.headers import header_problems
+from shards.recent import OpenFile, Recent
 from shards.record import Manifest, Member, ShardIndex, ShardInfo
 from shards.storage import DamagedShard, Folder, Remote, storage_of
 from shards.words import Vocabulary, parse_counts
 from triptych.config import UserError
 
-T = TypeVar("T")
-
-OPEN_SHARDS = 64
-"""Tars and indexes kept open a process: far below the usual limit of 1024 files, and four blocks of the plan."""
 MAX_MANIFEST, MAX_VOCABULARY, MAX_SHARD = 2**30, 2**30, 2**42
 """Bytes; a file that claims more is damaged or meant to hurt."""
 MAX_SAMPLES, MAX_INDEX_PER_SAMPLE, MAX_MEMBER = 10**8, 2**14, 2**32
@@ -248,8 +244,8 @@ class Split:
         self._shards = shards
         self._durations_sha256 = durations_sha256
         self._last = np.cumsum(self.shard_sizes)
-        self._indexes: _Recent[_Places] = _Recent()
-        self._files: _Recent[_OpenFile] = _Recent()
+        self._indexes: Recent[_Places] = Recent()
+        self._files: Recent[OpenFile] = Recent()
         if isinstance(storage, Remote):  # sizes are checked as shards are downloaded
             storage.check_fits(shards)
             return
@@ -305,7 +301,7 @@ class Split:
         except DamagedShard:
             if not self._storage.discard(info):
                 raise
-        self._files.drop(_OpenFile.is_deleted)
+        self._files.drop(OpenFile.is_deleted)
         return _read_members(self._file(shard), where, wanted)  # of another copy
 
     def _place(self, sample_id: int) -> tuple[int, int]:
@@ -319,9 +315,9 @@ class Split:
         return self._indexes.get(shard, lambda: _Places(load_index(self._storage, self._shards[shard])))
 
     def _file(self, shard: int) -> BinaryIO:
-        def opened() -> _OpenFile:
-            self._files.drop(_OpenFile.is_deleted)  # evicted from the cache: closed, it gives its disk space back
-            return _OpenFile(self._storage.open(self._shards[shard]))
+        def opened() -> OpenFile:
+            self._files.drop(OpenFile.is_deleted)  # evicted from the cache: closed, it gives its disk space back
+            return OpenFile(self._storage.open(self._shards[shard]))
 
         return self._files.get(shard, opened).file
 
@@ -353,41 +349,3 @@ class _Places:
         """Extension, offset, size and CRC-32 of each member of a sample."""
         rows = self._rows[self._starts[number] : self._starts[number + 1]].tolist()
         return [(self._extensions[extension], offset, size, crc32) for extension, offset, size, crc32 in rows]
-
-
-class _OpenFile:
-    """Closes with its last reference."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def is_deleted(self) -> bool:
-        """Whether the file has no name any more."""
-        return os.fstat(self.file.fileno()).st_nlink == 0
-
-    def __del__(self) -> None:
-        self.file.close()
-
-
-class _Recent(Generic[T]):
-    """What was used last, by shard. Safe across a fork, as `pread` shares no position; starts empty when pickled."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[int, T] = OrderedDict()
-
-    def __reduce__(self) -> Any:
-        return _Recent, ()
-
-    def get(self, shard: int, make: Callable[[], T]) -> T:
-        if shard in self._values:
-            self._values.move_to_end(shard)
-        else:
-            self._values[shard] = make()
-            if len(self._values) > OPEN_SHARDS:
-                self._values.popitem(last=False)
-        return self._values[shard]
-
-    def drop(self, unwanted: Callable[[T], bool]) -> None:
-        """Forget what is unwanted."""
-        for shard in [shard for shard, value in self._values.items() if unwanted(value)]:
-            del self._values[shard]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from shards import check, index, show, storage
+from shards import check, recent, show, storage
 from shards.cache import CacheConfig
 from shards.index import DamagedShard, ShardSet
 from triptych.config import UserError
@@ -175,6 +175,16 @@ def test_a_shard_that_is_damaged_where_it_lies_never_gets_into_the_cache(
     assert all(hashlib.sha256(file.read_bytes()).hexdigest() == file.name for file in kept)
 
 
+def test_a_damaged_shard_is_not_downloaded_again_for_each_clip(tiny_shards, serve, cache: CacheConfig) -> None:
+    server = serve(tiny_shards())
+    server.faults["train-000001.tar"] = ["wrong"] * 1000
+    split = ShardSet(server.url, cache).split("train")
+    for sample_id in range(5, 10):
+        with pytest.raises(DamagedShard, match=r"train-000001.tar: damaged where it lies"):
+            split.read(sample_id)
+    assert server.gets["train-000001.tar"] == storage.WRONG_TRIES
+
+
 def test_a_copy_that_went_bad_in_the_cache_is_fetched_again(tiny_shards, serve, cache: CacheConfig) -> None:
     folder = tiny_shards()
     server = serve(folder)
@@ -320,7 +330,7 @@ def test_an_evicted_shard_gives_its_disk_space_back(tiny_shards, serve, cache: C
 
 
 def test_few_files_are_kept_open(tiny_shards, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(recent, "OPEN_SHARDS", 2)
     folder = tiny_shards()
     split = ShardSet(folder).split("train")
     for sample_id in range(len(split)):
