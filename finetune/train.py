@@ -39,6 +39,9 @@ from triptych.trainer import Trainer
 
 LOG = logging.getLogger(__name__)
 
+MAY_CHANGE = ("out", "shards", "cache", "workers")
+"""Of the config, at a later start: the same clips in another place, read by other processes."""
+
 TITLES = {"pretrained": "fine-tuned", "random": "from scratch"}
 
 
@@ -122,7 +125,9 @@ def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
     train_loader = _train_loader(setting, task.encoder, seed)
     loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
     own = replace(config, init=[init], seeds=[seed])  # so that a seed can be added later
-    folder = RunFolder.open(Path(config.out) / "runs" / f"{init}-seed-{seed}", own, distributed)
+    folder = RunFolder.open(Path(config.out) / "runs" / f"{init}-seed-{seed}", own, distributed, MAY_CHANGE)
+    shard_set = setting.shard_set
+    folder.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)

@@ -16,7 +16,6 @@ from shards.read import EvalLoader, TrainLoader
 from shards.words import Vocabulary
 from triptych import distributed as processes
 from triptych.checkpoint import Checkpoints
-from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine_deepspeed import DeepSpeedEngine
 from triptych.evaluate import LossEvaluator
@@ -25,6 +24,9 @@ from triptych.models.encoder import Encoder
 from triptych.models.load import save_encoder
 from triptych.run import RunFolder
 from triptych.trainer import Trainer
+
+MAY_CHANGE = ("runs", "stream.shards", "stream.cache", "stream.workers", "stream.micro_batch")
+"""Of the config, at a later start: the same clips in another place, shared out in another way."""
 
 
 def pretrain(config: PretrainConfig) -> int:
@@ -62,8 +64,10 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         prepare=task.prepare,
     )
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
-    run = RunFolder.open(Path(config.runs) / config.name, config, distributed)
-    distributed.on_main(lambda: _keep_words(run.path / "vocabulary.txt", vocabulary))
+    run = RunFolder.open(Path(config.runs) / config.name, config, distributed, MAY_CHANGE)
+    # with other words each id would mean another word, with other clips each position another clip: unnoticed
+    run.keep("vocabulary.txt", "".join(f"{word}\n" for word in vocabulary.words), "other words than its vocabulary has")
+    run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
     engine = DeepSpeedEngine(
         task,
         distributed,
@@ -81,18 +85,6 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
         _test(run, engine, held_out["test"], config)
     return code
-
-
-def _keep_words(path: Path, vocabulary: Vocabulary) -> None:
-    """Write the run's words, or find them unchanged: with others, each id would mean another word, unnoticed."""
-    content = "".join(f"{word}\n" for word in vocabulary.words)
-    if not path.exists():
-        write_atomically(path, content)
-    elif path.read_text(encoding="utf-8") != content:
-        raise UserError(
-            f"{path}: the run began with other words than its vocabulary has now; restore that vocabulary, or choose "
-            "another run name"
-        )
 
 
 def _splits(config: PretrainConfig) -> list[str]:

@@ -4,6 +4,7 @@ No torch. Opening reads the manifest alone: at a million clips the indexes are a
 needs a few shards' at a time.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -49,6 +50,8 @@ def read_manifest(storage: Folder | Remote) -> Manifest:
     """
     path = storage.where("manifest.json")
     if isinstance(storage, Folder) and not (storage.folder / "manifest.json").is_file():
+        if (storage.folder / "work").is_dir():
+            raise UserError(f"{storage}: is half written; `python -m shards merge {storage}` says what is missing")
         there = "has no manifest.json" if storage.folder.is_dir() else "is not there"
         raise UserError(f"{storage}: {there}; a shard set is the folder that `python -m shards write CONFIG` made")
     try:
@@ -201,6 +204,16 @@ class ShardSet:
     def location(self) -> str:
         """The folder or URL."""
         return str(self._storage)
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What tells the set from others, wherever it lies: its corpus, number of clips and a hash over all shards."""
+        shards = "\n".join(f"{shard.name} {shard.sha256}" for shard in self.manifest.shards)
+        return {
+            "corpus": self.manifest.corpus,
+            "clips": self.manifest.written,
+            "shards_sha256": hashlib.sha256(shards.encode()).hexdigest(),
+        }
 
     def split(self, name: str) -> "Split":
         """One split's samples.

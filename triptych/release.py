@@ -110,12 +110,11 @@ def _trained_on(run: Path) -> dict[str, str]:
     metrics = home / "metrics.jsonl"
     if home == run and metrics.is_file() and (rows := read_metrics(metrics)):
         facts["optimizer steps"] = str(rows[-1]["step"])
-    shards = settings.get("stream", settings).get("shards", "")
-    manifest = Path(str(shards)) / "manifest.json"
-    if manifest.is_file():
-        said = json.loads(manifest.read_text())
-        facts["clips"] = f"{said['corpus']}, {said['written']} clips over all splits (train was used for the weights)"
-        facts["manifest"] = f"SHA-256 `{sha256(manifest)}`"
+    data = home / "data.json"
+    if data.is_file():
+        said = json.loads(data.read_text())
+        facts["clips"] = f"{said['corpus']}, {said['clips']} clips over all splits (train was used for the weights)"
+        facts["shards"] = f"SHA-256 over their names and hashes `{said['shards_sha256']}`"
     return facts
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,16 @@ class RunFolder:
     distributed: Distributed
 
     @classmethod
-    def open(cls, path: Path, config: Any, distributed: Distributed) -> "RunFolder":
+    def open(cls, path: Path, config: Any, distributed: Distributed, may_change: Collection[str] = ()) -> "RunFolder":
         """Create the folder, or re-open it for the same config (a collective). No other job may, while this one lives.
 
         Args:
             path: runs/<name>.
             config: the whole resolved config; it never changes after the start.
             distributed: of triptych.distributed.init.
+            may_change: keys, or beginnings of keys, that another start may have otherwise, since the results do not
+                depend on them but for rounding: where things lie, how the work is shared out. environment.json has each
+                start's.
 
         Raises:
             UserError: another job is at work in the folder, it belongs to another config (with the keys that differ),
@@ -66,16 +69,39 @@ class RunFolder:
                 raise UserError(f"{path}: is not empty and has no config.yaml; choose another run name")
             path.mkdir(parents=True, exist_ok=True)
             _lock(path)
+            changed = {}
             if file.is_file():
-                _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config))
+                changed = _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config), may_change)
             else:
                 write_atomically(file, configs.dump(config))
             starts = path / "environment.json"
             before = json.loads(starts.read_text()) if starts.is_file() else []
-            write_atomically(starts, json.dumps([*before, describe_environment(distributed)], indent=1))
+            here = describe_environment(distributed) | ({"changed": changed} if changed else {})
+            write_atomically(starts, json.dumps([*before, here], indent=1))
 
         distributed.on_main(prepare)
         return cls(path, distributed)
+
+    def keep(self, name: str, content: str, what: str) -> None:
+        """Write a file at the first start, and find it unchanged at every other one (a collective).
+
+        Args:
+            name: of the file in the folder.
+            content: that it must have.
+            what: the run began with, for the message: "other words".
+
+        Raises:
+            UserError: it has another content.
+        """
+
+        def write_or_compare() -> None:
+            path = self.path / name
+            if not path.exists():
+                write_atomically(path, content)
+            elif path.read_text(encoding="utf-8") != content:
+                raise UserError(f"{path}: the run began with {what}; give it those again, or choose another run name")
+
+        self.distributed.on_main(write_or_compare)
 
     @property
     def checkpoints(self) -> Path:
@@ -189,15 +215,18 @@ def _lock(path: Path) -> None:
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 
 
-def _check_same(path: Path, old: Any, new: Any) -> None:
+def _check_same(path: Path, old: Any, new: Any, may_change: Collection[str]) -> dict[str, Any]:
+    """What differs and may: key -> its value now."""
     before, now = dict(_flatten(old)), dict(_flatten(new))
-    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if keys:
+    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    free = [key for key in differing if any(key == name or key.startswith(f"{name}.") for name in may_change)]
+    if keys := [key for key in differing if key not in free]:
         told = "; ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys)
         raise UserError(
             f"{path}: this run was started with another config ({told}). Choose another run name, or continue with "
             f"{path / 'config.yaml'} as the config"
         )
+    return {key: now.get(key) for key in free}
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,10 +3,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import yaml
 
 from triptych.config import UserError
+from triptych.distributed import Distributed
 from triptych.run import MetricsLog, RunFolder
 
 
@@ -20,6 +23,27 @@ class Inner:
 class Config:
     seed: int = 0
     inner: Inner = Inner()
+
+
+def test_what_may_change_is_noted_and_the_rest_refused(tmp_path: Path, alone: Distributed):
+    path = tmp_path / "run"
+    RunFolder.open(path, Config(), alone, ("seed", "inner"))
+    RunFolder.open(path, Config(seed=1, inner=Inner(rate=0.2)), alone, ("seed", "inner"))
+    assert [start.get("changed") for start in json.loads((path / "environment.json").read_text())] == [
+        None,
+        {"inner.rate": 0.2, "seed": 1},
+    ]
+    assert yaml.safe_load((path / "config.yaml").read_text())["seed"] == 0
+    with pytest.raises(UserError, match=r"another config \(inner.rate: 0.1 -> 0.2\)"):
+        RunFolder.open(path, Config(seed=1, inner=Inner(rate=0.2)), alone, ("seed",))
+
+
+def test_a_kept_file_must_stay_what_it_was(tmp_path: Path, alone: Distributed):
+    run = RunFolder.open(tmp_path / "run", Config(), alone)
+    run.keep("words.txt", "a\n", "other words")
+    run.keep("words.txt", "a\n", "other words")
+    with pytest.raises(UserError, match=r"words\.txt: the run began with other words"):
+        run.keep("words.txt", "b\n", "other words")
 
 
 def test_a_run_folder_is_opened_again_by_the_same_config_only(tmp_path, alone):
@@ -38,6 +62,7 @@ def test_two_jobs_in_one_run_folder_are_refused_until_the_first_has_ended(tmp_pa
 import sys
 from pathlib import Path
 from triptych.config import UserError
+from triptych.distributed import Distributed
 from triptych.run import _lock
 try:
     _lock(Path(sys.argv[1]))
