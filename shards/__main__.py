@@ -9,6 +9,7 @@ from triptych.config import UserError, nearest, run_command
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
     "merge": ("FOLDER", "after `write` of all parts: their reports -> one shard set with a manifest"),
+    "transcribe": ("CONFIG", "raw corpus -> word times by a speech recogniser, for a corpus without transcripts"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
     "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
     "overlap": ("SHARDS", "videos that a pretraining and an evaluation corpus share, and a list to leave them out"),

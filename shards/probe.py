@@ -42,8 +42,8 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     Raises:
         DecodeError: a file cannot be read, is damaged, or the clip has neither sound nor picture.
     """
-    media = {path.suffix[1:].lower(): _read(path) for path in (job.video, job.audio) if path is not None}
-    media |= {extension: _read(path) for extension, path in job.attachments.items()}
+    media = {path.suffix[1:].lower(): read_file(path) for path in (job.video, job.audio) if path is not None}
+    media |= {extension: read_file(path) for extension, path in job.attachments.items()}
     if store.media == "frames":
         media = as_frames(media, store)
     audio_bytes, video_bytes = audio_of(media), video_of(media)
@@ -70,7 +70,8 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     )
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A media file's bytes; a DecodeError where it cannot be read, or is so big that it was given by mistake."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
