@@ -21,11 +21,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +32,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shards.asr.recogniser import Heard, Recogniser, most_likely, recognise
+from shards.asr.sounds import Sound, decoded_chunks, decoder
 from shards.corpora.config import CorpusConfig
-from shards.decode import decode_audio
-from shards.pool import ChildPool, Failure
-from shards.probe import Job, read_file
+from shards.pool import Failure
 from shards.record import RawClip, Word
 from shards.transcripts.recognised import ClipFacts, check_same, settings_of_chunks, write_chunk
 from triptych.config import UserError, chosen, find, load
@@ -76,7 +73,7 @@ class TranscribeConfig:
     timeout_s: float = 60.0
     """For decoding one clip."""
     max_failed_share: float = 0.01
-    """More clips that cannot be decoded than this share stop the work: then something else is wrong than a few files."""
+    """More undecodable clips than this share stop the work: then something else is wrong than a few files."""
 
     def __post_init__(self) -> None:
         for name, choices in (("device", _DEVICES), ("dtype", _DTYPES)):
@@ -147,6 +144,7 @@ def transcribe(config: TranscribeConfig) -> Counts:
         "clips": len(clips),
         "keys": hashlib.sha256("\n".join(clip.key for clip in clips).encode()).hexdigest(),
         "chunks": len(chunks),
+        "clips_per_chunk": config.clips_per_chunk,
         "weights": model.weights,
         "dtype": model.dtype,
         "language": config.language,
@@ -160,10 +158,11 @@ def transcribe(config: TranscribeConfig) -> Counts:
         counts = Counts(chunks_before=len(range(index, len(chunks), count)) - len(todo))
         started = time.monotonic()
         total = sum(len(chunks[number]) for number in todo)
-        rate_hz = model.recogniser.rate_hz
+        workers = config.workers or len(os.sched_getaffinity(0))
+        pool = decoder(model.recogniser.rate_hz, workers, config.timeout_s)
         with (
             _bar(total) as (bar, task),
-            closing(_sounds([chunks[number] for number in todo], rate_hz, config)) as sounds,
+            closing(decoded_chunks([chunks[number] for number in todo], pool)) as sounds,
         ):
             for number, decoded in zip(todo, sounds):
                 facts, words = _hear(chunks[number], decoded, model.recogniser, config, partial(bar.advance, task))
@@ -215,42 +214,9 @@ def _finished(out: Path, settings: dict[str, Any]) -> set[int]:
     return set(there)
 
 
-def _sounds(
-    chunks: Sequence[Sequence[RawClip]], rate_hz: int, config: TranscribeConfig
-) -> Iterator[list[np.ndarray | Failure | None]]:
-    """The sound of each chunk's clips; the next chunk is decoded while the model listens to this one."""
-    workers = config.workers or len(os.sched_getaffinity(0))
-    pool: ChildPool[Job, np.ndarray | None] = ChildPool(
-        partial(decode_clip, rate_hz=rate_hz), workers, config.timeout_s
-    )
-    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio) for chunk in chunks for clip in chunk)
-    with closing(pool.run(jobs)) as results, ThreadPoolExecutor(1) as thread:
-
-        def take(chunk: Sequence[RawClip]) -> list[np.ndarray | Failure | None]:
-            return [sound for _, sound in islice(results, len(chunk))]
-
-        following = thread.submit(take, chunks[0]) if chunks else None
-        for chunk in [*chunks[1:], ()]:
-            if following is None:
-                return
-            decoded = following.result()
-            following = thread.submit(take, chunk) if chunk else None
-            yield decoded
-
-
-def decode_clip(job: Job, rate_hz: int) -> np.ndarray | None:
-    """[N] float32, or None for a clip without sound; runs in a child process.
-
-    Raises:
-        DecodeError: the file cannot be read or decoded.
-    """
-    path = job.audio or job.video
-    return None if path is None else decode_audio(read_file(path), rate_hz)
-
-
 def _hear(
     clips: Sequence[RawClip],
-    decoded: Sequence[np.ndarray | Failure | None],
+    decoded: Sequence[Sound],
     recogniser: Recogniser,
     config: TranscribeConfig,
     advance: Callable[[int], None],
@@ -263,7 +229,7 @@ def _hear(
         said = recognise(list(sounds.values()), recogniser, config.window_s, config.batch_seconds, advance)
     except torch.OutOfMemoryError:
         raise UserError(
-            f"batch_seconds: {config.batch_seconds:g}; more than the GPU's memory holds, take less. What is finished stays"
+            f"batch_seconds: {config.batch_seconds:g}; more than the GPU's memory holds, take less"
         ) from None
     heard = dict(zip(sounds, said, strict=True))
     facts, words = [], {}
@@ -300,8 +266,8 @@ def _check_failed(counts: Counts, total: int, config: TranscribeConfig) -> None:
         return
     first = "; ".join(f"{reason} ({number})" for reason, number in counts.failed.most_common(3))
     raise UserError(
-        f"{counts.undecodable} clips so far cannot be decoded, more than max_failed_share ({config.max_failed_share:g}) of "
-        f"{total}. Reasons: {first}. Repair the files, or raise max_failed_share, and give the same command again"
+        f"{counts.undecodable} clips so far cannot be decoded, more than max_failed_share ({config.max_failed_share:g}) "
+        f"of {total}. Reasons: {first}. Repair the files, or raise max_failed_share, and give the same command again"
     )
 
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("triptych", "shards", "pretrain", "finetune", "linear_probe")
 SCHEMAS = {
     "shards": "shards.write:WriteConfig",
+    "transcribe": "shards.transcribe:TranscribeConfig",
     "pretrain": "pretrain.config:PretrainConfig",
     "linear_probe": "linear_probe.config:ProbeConfig",
     "finetune": "finetune.config:FinetuneConfig",

@@ -70,8 +70,8 @@ def load(name: str, revision: str | None, device: str, dtype: str, language: str
         raise UserError(_not_loaded(name, error)) from None
     if missing := sorted(key for key in info["missing_keys"] if not key.endswith(_ONLY_FOR_TRAINING)):
         raise UserError(
-            f"{name}: {len(missing)} weights are missing, first: {missing[0]}; take a model that was trained to recognise "
-            "speech"
+            f"{name}: {len(missing)} weights are missing, first: {missing[0]}; take a model that was trained to "
+            "recognise speech"
         )
     weights = _hash(model)
     model = model.eval().to(device)

@@ -1,4 +1,4 @@
-"""What a speech recogniser is given and what it says, whatever its kind; and the way from clips to batches. No torch."""
+"""What a speech recogniser is given and says, whatever its kind; and the way from clips to batches. No torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

@@ -66,8 +66,8 @@ def read(folder: Path) -> Recognised:
     missing = [number for number in range(first["chunks"]) if number not in settings]
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of {first['chunks']} chunks are not transcribed yet, first: {missing[0]:06d}; run "
-            "the same transcribe command again, every part of it"
+            f"{folder}: {len(missing)} of {first['chunks']} chunks are not transcribed yet, first: {missing[0]:06d}; "
+            "run the same transcribe command again, every part of it"
         )
     clips: dict[str, ClipFacts] = {}
     for number in settings:
