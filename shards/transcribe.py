@@ -266,7 +266,7 @@ def _check_failed(counts: Counts, total: int, config: TranscribeConfig) -> None:
         return
     first = "; ".join(f"{reason} ({number})" for reason, number in counts.failed.most_common(3))
     raise UserError(
-        f"{counts.undecodable} clips so far cannot be decoded, more than max_failed_share ({config.max_failed_share:g}) "
+        f"{counts.undecodable} clips cannot be decoded so far, over max_failed_share ({config.max_failed_share:g}) "
         f"of {total}. Reasons: {first}. Repair the files, or raise max_failed_share, and give the same command again"
     )
 

@@ -78,7 +78,7 @@ def read_tokens(ids_F: np.ndarray, log_probabilities_F: np.ndarray, tokenizer: A
         if not text:
             continue
         logs = [float(log_probabilities_F[token["start_offset"] : token["end_offset"]].mean()) for token in letters]
-        start_s, end_s = letters[0]["start_offset"] * step_s, letters[-1]["end_offset"] * step_s
+        start_s, end_s = float(letters[0]["start_offset"] * step_s), float(letters[-1]["end_offset"] * step_s)
         words.append(Word(text, start_s, end_s, float(np.exp(logs).mean())))
         total, count = total + sum(logs), count + len(logs)
     return Heard(words=tuple(words), log_probability=total, num_tokens=count)

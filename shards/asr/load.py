@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import (
     Wav2Vec2PhonemeCTCTokenizer,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CTC_MAPPING
+from transformers.utils import logging
 
 from shards.asr.ctc import CtcRecogniser
 from shards.asr.recogniser import Recogniser
@@ -53,6 +55,9 @@ def load(name: str, revision: str | None, device: str, dtype: str, language: str
         UserError: no such model, one that is no recogniser of words, weights missing in it, or a language it does not
             know.
     """
+    logging.set_verbosity_error()  # what its warnings tell of weights is an error below
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     device = _device(device)
     dtype = ("float16" if device == "cuda" else "float32") if dtype == "auto" else dtype
     try:

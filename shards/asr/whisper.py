@@ -9,7 +9,7 @@ B windows, M mel bands, S frames of the encoder, T tokens, H heads.
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +27,7 @@ _NO_SPEECH = 0.6
 _UNLIKELY = -1.0
 """Whisper's rule (section 4.5 of the paper): no words where the no-speech token has more than 0.6 and the text's mean
 log-probability is below -1."""
+_LONG_WORD_S = 0.7
 _REPETITIVE = 2.4
 """Whisper's mark of a text that repeats itself without end: it compresses better than this."""
 
@@ -87,8 +88,14 @@ class WhisperRecogniser:
     def _write(self, encoded: BaseModelOutput, languages: list[str]) -> list[list[int]]:
         """Each window's text as token ids, special tokens left out."""
         wanted = {"language": languages, "task": "transcribe"} if self.language_ids else {}
+        everything = torch.ones(encoded.last_hidden_state.shape[:2], device=self.model.device)
         tokens = self.model.generate(
-            encoder_outputs=encoded, return_timestamps=False, do_sample=False, num_beams=1, **wanted
+            encoder_outputs=encoded,
+            attention_mask=everything,
+            return_timestamps=False,
+            do_sample=False,
+            num_beams=1,
+            **wanted,
         )
         end = self.tokenizer.eos_token_id  # every special token comes after it
         return [[token for token in row if token < end] for row in tokens.tolist()]
@@ -145,7 +152,7 @@ class WhisperRecogniser:
                 confidence = float(np.exp(own).mean())
                 words.append(Word(word, times_s[places[0]], times_s[places[-1] + 1], confidence))
                 total, count = total + sum(own), count + len(own)
-        return Heard(words=tuple(words), log_probability=total, num_tokens=count, languages=opening.languages)
+        return Heard(words=without_lead(words), log_probability=total, num_tokens=count, languages=opening.languages)
 
 
 def token_times(
@@ -178,6 +185,18 @@ def token_times(
         num_input_ids=skipped,
     )
     return times[0, skipped : skipped + num_tokens + 1].tolist()
+
+
+def without_lead(words: Sequence[Word]) -> tuple[Word, ...]:
+    """The words with the silence before the first one taken off it: the alignment begins at 0 whatever is heard there.
+
+    As Whisper's own word timing does, a word that is longer than twice the median one begins later.
+    """
+    if not words:
+        return ()
+    longest_s = 2 * min(_LONG_WORD_S, float(np.median([word.end_s - word.start_s for word in words])))
+    first = replace(words[0], start_s=max(words[0].start_s, words[0].end_s - longest_s))
+    return (first, *words[1:])
 
 
 class _Outputs(SimpleNamespace):
