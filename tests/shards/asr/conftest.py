@@ -196,3 +196,9 @@ def spoken_fixture() -> Callable[..., np.ndarray]:
 def lessons() -> tuple[tuple[str, str, np.ndarray], ...]:
     """Language, text and sound of what `whisper_model` has learnt."""
     return LESSONS
+
+
+@pytest.fixture(scope="session", name="write_wav")
+def write_wav_fixture() -> Callable[[Path, np.ndarray], None]:
+    """`write_wav(path, sound)` at 16 kHz."""
+    return write_wav
