@@ -154,21 +154,21 @@ def transcribe(config: TranscribeConfig) -> Counts:
     index, count = _share(config.part)
     with _locked(out, f".part-{index + 1}-of-{count}.lock"):
         there = _finished(out, settings)
-        todo = [number for number in range(index, len(chunks), count) if number not in there]
-        counts = Counts(chunks_before=len(range(index, len(chunks), count)) - len(todo))
+        ours = range(index, len(chunks), count)
+        todo = [number for number in ours if number not in there]
+        counts = Counts(chunks_before=len(ours) - len(todo))
         started = time.monotonic()
-        total = sum(len(chunks[number]) for number in todo)
         workers = config.workers or len(os.sched_getaffinity(0))
         pool = decoder(model.recogniser.rate_hz, workers, config.timeout_s)
         with (
-            _bar(total) as (bar, task),
+            _bar(sum(len(chunks[number]) for number in todo)) as (bar, task),
             closing(decoded_chunks([chunks[number] for number in todo], pool)) as sounds,
         ):
             for number, decoded in zip(todo, sounds):
                 facts, words = _hear(chunks[number], decoded, model.recogniser, config, partial(bar.advance, task))
                 for clip, sound in zip(facts, decoded):
                     counts.add(clip, undecodable=isinstance(sound, Failure))
-                _check_failed(counts, total, config)
+                _check_failed(counts, sum(len(chunks[number]) for number in ours), config)
                 write_chunk(out, number, settings, facts, words)
                 bar.update(task, completed=counts.clips)
         finished = len(_finished(out, settings))

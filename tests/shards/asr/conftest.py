@@ -63,12 +63,12 @@ def teach(model: Wav2Vec2ForCTC, extractor: Wav2Vec2FeatureExtractor) -> None:
     draw = np.random.default_rng(0)
     sounds, labels = [], []
     for index in range(24):
-        words, start_s = [], draw.uniform(0.1, 0.3)
-        while start_s < 1.5:
+        words, start_s = [], draw.uniform(0.05, 0.3)
+        while start_s < 0.75:
             words.append(("".join(draw.permutation(list(TONES_HZ))[: draw.integers(1, 4)]), start_s))
             start_s += len(words[-1][0]) * LETTER_S + draw.uniform(0.15, 0.4)
-        sounds.append(spoken(words, 2.0, index))
-        label = np.full(int(model._get_feat_extract_output_lengths(2 * RATE_HZ)), TOKENS.index("|"))
+        sounds.append(spoken(words, 1.2, index))
+        label = np.full(int(model._get_feat_extract_output_lengths(round(1.2 * RATE_HZ))), TOKENS.index("|"))
         for word, begin_s in words:
             for place, letter in enumerate(word):
                 first = round((begin_s + place * LETTER_S) * RATE_HZ / 320)
@@ -77,7 +77,7 @@ def teach(model: Wav2Vec2ForCTC, extractor: Wav2Vec2FeatureExtractor) -> None:
     values = extractor(sounds, sampling_rate=RATE_HZ, return_tensors="pt").input_values
     wanted = torch.tensor(np.stack(labels))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(80):
+    for _ in range(60):
         loss = torch.nn.functional.cross_entropy(model(values).logits.transpose(1, 2), wanted)
         optimizer.zero_grad()
         loss.backward()

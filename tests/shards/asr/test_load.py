@@ -51,7 +51,7 @@ def test_weights_of_training_only_may_be_missing(tone_model: Path, tmp_path: Pat
 
 def test_languages(tone_model: Path, whisper_model: Path) -> None:
     refused(tone_model, "language: en; .* leave it out", language="en")
-    refused(whisper_model, "language: english; .* There are en, de, zh", language="english")
+    refused(whisper_model, "language: english; .* There are de, en, zh", language="english")
 
 
 def test_whisper_without_alignment_heads(whisper_model: Path, tmp_path: Path) -> None:
@@ -76,10 +76,8 @@ def test_an_english_only_whisper_hears_words_and_tells_no_language(
 def test_other_ctc_models_load_too(tone_model: Path, tmp_path: Path, spoken) -> None:
     folder = copy(tone_model, tmp_path)
     config = json.loads((folder / "config.json").read_text())
-    model = WavLMForCTC(
-        WavLMConfig(**{key: config[key] for key in config if key not in ("model_type", "architectures")})
-    )
-    model.save_pretrained(folder)
+    del config["model_type"], config["architectures"]
+    WavLMForCTC(WavLMConfig(**config)).save_pretrained(folder)
     recogniser = load(str(folder), None, "cpu", "auto", None).recogniser
     assert len(recogniser.hear([spoken([("A", 0.1)], 0.5)])) == 1
 

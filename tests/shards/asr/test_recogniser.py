@@ -39,11 +39,7 @@ def level(value: float, seconds: float) -> np.ndarray:
 def test_windows_cover_a_clip_and_are_cut_in_its_pauses() -> None:
     clip = np.concatenate([level(0.5, 8.5), level(0.001, 0.5), level(0.5, 8), level(0.001, 0.4), level(0.5, 4.6)])
     windows = cut(clip, 10 * RATE_HZ, RATE_HZ)
-    assert [windows[0][0], *(end for _, end in windows[:-1]), windows[-1][1]] == [
-        0,
-        *(a for a, _ in windows[1:]),
-        22000,
-    ]
+    assert [0, *(end for _, end in windows)] == [*(start for start, _ in windows), 22000]
     first, second, _ = (end for _, end in windows)
     assert 8500 < first < 9000
     assert 17000 < second < 17400
@@ -115,7 +111,7 @@ def test_windows_that_may_not_be_padded_share_a_batch_with_their_equals_only() -
         ("DON'T", "don't"),
         ("it’s", "it's"),
         ("“twenty-one”", "twenty-one"),
-        ("...", ""),
+        ("..", ""),
         ("é!", "é"),
     ],
 )
