@@ -13,7 +13,7 @@ from rich.progress import track
 
 from shards.corpora.files import find_files
 from shards.record import RawClip
-from shards.transcripts import kaldi_ctm, textgrid, whisper_json
+from shards.transcripts import kaldi_ctm, recognised, textgrid, whisper_json
 from shards.transcripts.transcript import Said
 from triptych.config import UserError, nearest
 
@@ -108,6 +108,8 @@ def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[
         UserError: no transcript in the folder, or bad ones: the message counts them and tells the first.
     """
     files = sorted(find_files(path, ENDINGS)) if path.is_dir() else [path]
+    if path.is_dir():
+        recognised.check_complete(path)
     if not files:
         known = "; ".join(f"{ending}: {meaning}" for ending, meaning in ENDINGS.items())
         raise UserError(f"{path}: no transcript in this folder; looked for {known}")
@@ -136,7 +138,7 @@ def _read(file: Path, tier: str | None) -> dict[str, Said] | Said | UserError:
     try:
         match file.suffix.lower():
             case ".ctm":
-                return kaldi_ctm.read(file)
+                return recognised.with_language(file, kaldi_ctm.read(file))
             case ".textgrid":
                 return textgrid.read(file, tier)
             case _:

@@ -12,11 +12,12 @@ without it is not finished. No torch.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from shards.record import Word
+from shards.transcripts.transcript import Said
 from triptych.config import UserError
 from triptych.files import write_atomically
 
@@ -50,6 +51,17 @@ class Recognised:
     """Key -> facts, of every clip of the corpus."""
 
 
+def with_language(ctm: Path, said: Mapping[str, Said]) -> dict[str, Said]:
+    """What a CTM file says, with the clips' languages where there are facts beside it.
+
+    Raises:
+        UserError: the facts are damaged.
+    """
+    path = ctm.with_suffix(_FACTS)
+    languages = {clip.key: clip.language for clip in _read_facts(path)} if path.is_file() else {}
+    return {key: replace(clip, language=languages.get(key)) for key, clip in said.items()}
+
+
 def read(folder: Path) -> Recognised:
     """Read the facts of all clips; the words are read from the CTM files.
 
@@ -57,9 +69,24 @@ def read(folder: Path) -> Recognised:
         UserError: the folder has none of these files, chunks are missing or made with different settings, or a file is
             damaged.
     """
+    numbers = check_complete(folder)
+    if not numbers:
+        raise UserError(f"{folder}: nothing that python -m shards transcribe has written")
+    clips: dict[str, ClipFacts] = {}
+    for number in numbers:
+        clips |= {clip.key: clip for clip in _read_facts(_path(folder, number, _FACTS))}
+    return Recognised(tuple(_path(folder, number, ".ctm") for number in numbers), clips)
+
+
+def check_complete(folder: Path) -> list[int]:
+    """The numbers of a folder's chunks: all of them, or none in a folder of other transcripts.
+
+    Raises:
+        UserError: chunks are missing or made with different settings, or a file is damaged.
+    """
     settings = settings_of_chunks(folder)
     if not settings:
-        raise UserError(f"{folder}: nothing that python -m shards transcribe has written")
+        return []
     first = settings[min(settings)]
     for number, others in settings.items():
         check_same(folder, number, others, first)
@@ -69,10 +96,7 @@ def read(folder: Path) -> Recognised:
             f"{folder}: {len(missing)} of {first['chunks']} chunks are not transcribed yet, first: {missing[0]:06d}; "
             "run the same transcribe command again, every part of it"
         )
-    clips: dict[str, ClipFacts] = {}
-    for number in settings:
-        clips |= {clip.key: clip for clip in _read_facts(_path(folder, number, _FACTS))}
-    return Recognised(tuple(_path(folder, number, ".ctm") for number in sorted(settings)), clips)
+    return sorted(settings)
 
 
 def write_chunk(

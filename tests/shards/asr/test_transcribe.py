@@ -60,11 +60,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_every_clip_gets_its_words_and_their_times(done: Path) -> None:
     found = recognised.read(done)
-    words = {key: said for path in found.ctm for key, said in kaldi_ctm.read(path).words.items()}
+    words = {key: said for path in found.ctm for key, said in kaldi_ctm.read(path).items()}
     assert list(words) == list(SAID)
     for key, (spoken_words, seconds) in SAID.items():
-        assert [word.text for word in words[key]] == [text.lower() for text, _ in spoken_words]
-        for word, (text, start_s) in zip(words[key], spoken_words):
+        assert [word.text for word in words[key].words] == [text.lower() for text, _ in spoken_words]
+        for word, (text, start_s) in zip(words[key].words, spoken_words):
             assert (word.start_s, word.end_s) == (
                 pytest.approx(start_s, abs=0.03),
                 pytest.approx(start_s + 0.12 * len(text), abs=0.03),
@@ -76,8 +76,7 @@ def test_every_clip_gets_its_words_and_their_times(done: Path) -> None:
 
 
 def test_the_writer_takes_them_as_the_words_of_the_corpus(done: Path, corpus: Path, tmp_path: Path) -> None:
-    transcripts = [str(path) for path in recognised.read(done).ctm]
-    raw = CorpusConfig(ravdess=RavdessConfig(root=str(corpus), transcripts=transcripts))
+    raw = CorpusConfig(ravdess=RavdessConfig(root=str(corpus), transcripts=[str(done)]))
     split = SplitConfig(train=1.0, valid=0.0, test=0.0)
     write(WriteConfig(corpus=raw, out=str(tmp_path / "shards"), split=split, features=FeaturesConfig(), workers=1))
     vocabulary = (tmp_path / "shards" / "vocabulary.txt").read_text().split()[::2]
@@ -109,7 +108,7 @@ def test_after_a_kill_only_what_is_missing_is_done(
         with pytest.raises(KeyboardInterrupt):
             transcribe(config(corpus, tone_model, tmp_path))
     with pytest.raises(UserError, match="2 of 3 chunks are not transcribed yet, first: 000001"):
-        recognised.read(tmp_path)
+        list(RavdessConfig(root=str(corpus), transcripts=[str(tmp_path)]).clips())
     counts = transcribe(config(corpus, tone_model, tmp_path))
     assert (counts.chunks_before, counts.clips) == (1, 3)
     assert files(tmp_path) == files(done)
@@ -148,7 +147,7 @@ def test_a_group_norm_model_gives_the_same_in_any_batch(corpus: Path, group_mode
 def test_a_long_clip_is_cut_in_its_pauses(done: Path, corpus: Path, tone_model: Path, tmp_path: Path) -> None:
     transcribe(config(corpus, tone_model, tmp_path, window_s=1.8))
     whole, pieces = (
-        kaldi_ctm.read(recognised.read(folder).ctm[2]).words["03-01-01-01-01-01-05"] for folder in (done, tmp_path)
+        kaldi_ctm.read(recognised.read(folder).ctm[2])["03-01-01-01-01-01-05"].words for folder in (done, tmp_path)
     )
     assert [word.text for word in pieces] == [word.text for word in whole]
     for piece, word in zip(pieces, whole):
@@ -173,7 +172,7 @@ def test_a_clip_that_cannot_be_heard_is_named_with_its_reason(
     assert {key for key, clip in found.clips.items() if clip.failed is None} == set(SAID)
     assert found.clips["02-01-02-01-01-01-01"].failed == "no sound"
     assert "cannot be decoded" in str(found.clips["03-01-02-01-01-01-01"].failed)
-    words = {key for path in found.ctm for key in kaldi_ctm.read(path).words}
+    words = {key for path in found.ctm for key in kaldi_ctm.read(path)}
     assert words == set(SAID)  # for a reader of the CTM the others have no transcript
     said = capsys.readouterr().out
     assert "7 clips" in said
@@ -193,6 +192,8 @@ def test_whisper_tells_the_language_of_each_clip(
     assert all((clips[key].language_probability or 0) > 0.9 for key in keys[:3])
     assert all((clips[key].log_likelihood or -9) > -0.5 for key in keys[:3])
     assert "languages:" in capsys.readouterr().out
+    raw = RavdessConfig(root=str(tmp_path / "corpus"), transcripts=[str(tmp_path / "out")])
+    assert [clip.source.get("language") for clip in raw.clips()][:3] == ["en", "de", "zh"]
 
 
 def test_two_processes_do_not_do_the_same_part(corpus: Path, tone_model: Path, tmp_path: Path) -> None:
