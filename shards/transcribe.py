@@ -36,7 +36,7 @@ from shards.asr.sounds import Sound, decoded_chunks, decoder
 from shards.corpora.config import CorpusConfig
 from shards.pool import Failure
 from shards.record import RawClip, Word
-from shards.transcripts.recognised import ClipFacts, check_same, settings_of_chunks, write_chunk
+from shards.transcripts.recognised import NOTED, ClipFacts, check_same, settings_of_chunks, write_chunk
 from triptych.config import UserError, chosen, find, load
 
 _DEVICES = ("auto", "cpu", "cuda")
@@ -149,6 +149,7 @@ def transcribe(config: TranscribeConfig) -> Counts:
         "dtype": model.dtype,
         "language": config.language,
         "window_s": config.window_s,
+        NOTED: {"model": config.model, "revision": config.revision},
     }
     out = Path(config.out)
     index, count = _share(config.part)

@@ -23,6 +23,8 @@ from triptych.files import write_atomically
 
 SILENCE = "<silence>"
 """Marks a clip that was listened to and has no words; readers of CTM take it for a mark, not a word."""
+NOTED = "made_by"
+"""The setting that may differ: the model's name, which says nothing that its weights do not say better."""
 _FACTS = ".clips.jsonl"
 
 
@@ -111,7 +113,7 @@ def write_chunk(
     Args:
         folder: that is there.
         number: of the chunk.
-        settings: what must be equal in all chunks of the folder; `chunks` is how many there are.
+        settings: what must be equal in all chunks of the folder, except NOTED; `chunks` is how many there are.
         clips: in the order of the corpus.
         words: key -> words of each clip that did not fail.
     """
@@ -147,7 +149,7 @@ def check_same(folder: Path, number: int, there: Mapping[str, Any], wanted: Mapp
     Raises:
         UserError: names the settings that differ.
     """
-    differ = [name for name in sorted({*there, *wanted}) if there.get(name) != wanted.get(name)]
+    differ = [name for name in sorted({*there, *wanted} - {NOTED}) if there.get(name) != wanted.get(name)]
     if differ:
         told = ", ".join(f"{name} ({there.get(name)}, not {wanted.get(name)})" for name in differ)
         raise UserError(

@@ -51,6 +51,12 @@ def test_a_chunk_that_lacks_a_file_is_missing(tmp_path: Path, lost: str) -> None
         recognised.check_complete(tmp_path)
 
 
+def test_the_same_model_may_have_moved(tmp_path: Path) -> None:
+    write(tmp_path, 0, [HEARD], weights="a", made_by={"model": "here"})
+    write(tmp_path, 1, [SILENT], weights="a", made_by={"model": "there"})
+    assert recognised.check_complete(tmp_path) == [0, 1]
+
+
 def test_chunks_of_two_models_are_not_mixed(tmp_path: Path) -> None:
     write(tmp_path, 0, [HEARD], weights="a")
     write(tmp_path, 1, [SILENT], weights="b")
