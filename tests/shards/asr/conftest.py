@@ -21,13 +21,18 @@ from transformers import (
 
 RATE_HZ = 16000
 TONES_HZ = {"A": 400, "B": 900, "C": 1600, "D": 2600}
+HUM_HZ = 6000
 LETTER_S = 0.12
 TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "|", *TONES_HZ)
 
 
 def spoken(words: list[tuple[str, float]], seconds: float, noise: int = 0) -> np.ndarray:
-    """[N] float32: each letter of a word is a tone of 0.12 s, the word beginning at its time; faint noise between."""
-    sound = 0.003 * np.random.default_rng(noise).normal(size=round(seconds * RATE_HZ))
+    """[N] float32: each letter of a word is a tone of 0.12 s, the word beginning at its time, over a faint hum.
+
+    The model norms every step to the same loudness: pure noise between the words would look like anything.
+    """
+    times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    sound = 0.01 * np.sin(2 * np.pi * HUM_HZ * times) + 0.0005 * np.random.default_rng(noise).normal(size=len(times))
     for word, start_s in words:
         for place, letter in enumerate(word):
             first = round((start_s + place * LETTER_S) * RATE_HZ)
@@ -50,7 +55,7 @@ def ctc_model(norm: str) -> Wav2Vec2ForCTC:
     return Wav2Vec2ForCTC(
         Wav2Vec2Config(
             vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            conv_dim=(16, 16), conv_kernel=(40, 8), conv_stride=(20, 16), num_conv_pos_embeddings=4,
+            conv_dim=(16, 16), conv_kernel=(40, 24), conv_stride=(20, 16), num_conv_pos_embeddings=4,
             num_conv_pos_embedding_groups=2, feat_extract_norm=norm, do_stable_layer_norm=norm == "layer",
             pad_token_id=0, hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0,
             layerdrop=0.0, apply_spec_augment=False,
