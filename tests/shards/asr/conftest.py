@@ -32,7 +32,9 @@ def spoken(words: list[tuple[str, float]], seconds: float, noise: int = 0) -> np
     The model norms every step to the same loudness: pure noise between the words would look like anything.
     """
     times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
-    sound = 0.01 * np.sin(2 * np.pi * HUM_HZ * times) + 0.0005 * np.random.default_rng(noise).normal(size=len(times))
+    draw = np.random.default_rng(noise)
+    phase = draw.uniform(0, 2 * np.pi)  # a step is a whole number of periods: with one phase the model would learn that
+    sound = 0.01 * np.sin(2 * np.pi * HUM_HZ * times + phase) + 0.0005 * draw.normal(size=len(times))
     for word, start_s in words:
         for place, letter in enumerate(word):
             first = round((start_s + place * LETTER_S) * RATE_HZ)
