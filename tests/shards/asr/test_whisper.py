@@ -50,9 +50,7 @@ def test_the_language_to_write_can_be_given_and_the_one_heard_is_still_told(whis
     forced = load(str(whisper_model), None, "cpu", "auto", "de").recogniser
     (said,) = forced.hear([lessons[0][2]])
     assert most_likely(said.languages) == "en"
-    assert said.log_probability < load(str(whisper_model), None, "cpu", "auto", None).recogniser.hear(
-        [lessons[0][2]]
-    )[0].log_probability  # fmt: skip
+    assert [word.text for word in said.words] == ["dd"]
 
 
 def test_a_word_without_end_is_not_believed(recogniser) -> None:
