@@ -13,8 +13,6 @@ goes on with the chunks that are missing. Clips longer than window_s are cut in 
 that cannot be decoded has no transcript and is named with its reason.
 """
 
-import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -37,6 +35,8 @@ from shards.corpora.config import CorpusConfig
 from shards.pool import Failure
 from shards.record import RawClip, Word
 from shards.transcripts.recognised import NOTED, ClipFacts, check_same, settings_of_chunks, write_chunk
+from shards.work import locked
+from shards.write import part_of
 from triptych.config import UserError, chosen, find, load
 
 _DEVICES = ("auto", "cpu", "cuda")
@@ -66,8 +66,8 @@ class TranscribeConfig:
     """Sound in one batch, padding included (Whisper pads every window to 30 s); a matter of memory and speed only."""
     clips_per_chunk: int = 1000
     """Clips between two savings; their sound is in memory, and that of the next ones (8 s clips: 0.5 MB each)."""
-    part: str = "1/1"
-    """i/n: the i-th of n shares, for as many processes at once."""
+    part: str | None = None
+    """i/n: the i-th of n shares, for as many processes at once; all when not given."""
     workers: int | None = None
     """Child processes that decode sound; as many as the cores this process may use when not given."""
     timeout_s: float = 60.0
@@ -88,7 +88,7 @@ class TranscribeConfig:
             raise ValueError(f"workers: {self.workers}; expected 1 or more")
         if not 0 <= self.max_failed_share <= 1:
             raise ValueError(f"max_failed_share: {self.max_failed_share}; expected 0 to 1")
-        _share(self.part)
+        part_of(self.part)
 
 
 @dataclass
@@ -152,10 +152,10 @@ def transcribe(config: TranscribeConfig) -> Counts:
         NOTED: {"model": config.model, "revision": config.revision},
     }
     out = Path(config.out)
-    index, count = _share(config.part)
-    with _locked(out, f".part-{index + 1}-of-{count}.lock"):
+    part, parts = part_of(config.part)
+    with _locked(out, f".part-{part}-of-{parts}.lock"):
         there = _finished(out, settings)
-        ours = range(index, len(chunks), count)
+        ours = range(part - 1, len(chunks), parts)
         todo = [number for number in ours if number not in there]
         counts = Counts(chunks_before=len(ours) - len(todo))
         started = time.monotonic()
@@ -177,14 +177,6 @@ def transcribe(config: TranscribeConfig) -> Counts:
     return counts
 
 
-def _share(part: str) -> tuple[int, int]:
-    """Number from 0, and count, of a part."""
-    index, separator, count = part.partition("/")
-    if not (separator and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise ValueError(f"part: {part}; expected i/n with i from 1 to n, as in 3/40")
-    return int(index) - 1, int(count)
-
-
 @contextmanager
 def _locked(out: Path, name: str) -> Iterator[None]:
     """The folder, in which no other process does this part: both would write the same files."""
@@ -195,12 +187,8 @@ def _locked(out: Path, name: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
     with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{out}: another process does this part; wait for it, or choose another part") from None
-            # a file system without locks cannot be asked
+        if not locked(file):
+            raise UserError(f"{out}: another process does this part; wait for it, or choose another part")
         try:
             yield
         finally:
