@@ -6,7 +6,9 @@ The model is a CTC model (Wav2Vec2, HuBERT, WavLM ... ForCTC) or Whisper, in tra
 the language of each clip. A CTC model is faster, and its times are good to one step (20 ms).
 
 The folder gets, for each chunk of clips, 000012.ctm (the words) and 000012.clips.jsonl (language, confidence and
-likelihood of each clip, or why it failed). Give it to the writer as the corpus' transcripts.
+likelihood of each clip, or why it failed). Give the folder to the writer, which refuses it while chunks are missing:
+
+python -m shards write voxceleb2 corpus.voxceleb2.transcripts=[FOLDER] keep.language=[en] min_confidence=0.6 ...
 
 part=3/40 does the third of forty shares (1/40 ... 40/40), for a Slurm array. Killed at any moment, the same command
 goes on with the chunks that are missing. Clips longer than window_s are cut in pauses. Silence has no words. A clip
