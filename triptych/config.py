@@ -8,6 +8,7 @@ differs. The config never changes after loading; derived values are computed whe
 
 import dataclasses
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -124,13 +125,18 @@ def chosen(owner: Any) -> tuple[str, Any]:
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's main function: a user's mistake is printed as one message, anything else keeps its traceback."""
     try:
-        sys.exit(main() or 0)
+        status = main() or 0
+        sys.stdout.flush()
+        sys.exit(status)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `... --help | head`; else Python would complain once more when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def _name(source: Path | dict[str, Any]) -> str:
