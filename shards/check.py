@@ -26,7 +26,7 @@ from shards.headers import header_problems
 from shards.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.storage import Folder
-from shards.summary import Tally
+from shards.summary import Tally, without
 from shards.words import Vocabulary
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -294,6 +294,7 @@ def _check_totals(manifest: Manifest, tallies: Mapping[str, Tally], found: Found
         counts.update(tally.counts())
         for label, classes in tally.labels.items():
             labels.setdefault(label, Counter()).update(classes)
+    counts.update(without(found.lacking))
     for name, number in manifest.counts.items():
         if counts[name] != number:
             found.add("totals", MANIFEST, f"{name}: {number}, the clips have {counts[name]}")

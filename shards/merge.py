@@ -52,7 +52,9 @@ def merge(out: Path, max_quarantined_share: float | None = None) -> Manifest:
     work = Work(out)
     plan = work.plan()
     if not (out / "manifest.json").exists() and plan is None:
-        raise UserError(f"{out}: nothing to merge; `python -m shards write CONFIG out={out}` comes first")
+        raise UserError(
+            f"{out}: nothing to merge; `python -m shards write CONFIG out={out}` or `features SHARDS out={out}` comes first"
+        )
     with full_disk_told(out), (out / ".lock").open("w") as lock:
         if not locked(lock):
             raise UserError(f"{out}: another process is scanning or merging there; wait for it")
@@ -78,10 +80,10 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
     if empty := [split for split, tally in tallies.items() if not tally.clips]:
         raise UserError(
             f"split: every clip of {', '.join(empty)} is unreadable; see {work.save_quarantine(quarantined)}. Repair "
-            f"the files and run {work.command()} retry=true, or remove {work.folder} and give the split a larger "
+            f"the files and run {work.command(plan)} retry=true, or remove {work.folder} and give the split a larger "
             "share or none (0)"
         )
-    shards = _place(work, [report.info for report in reports if report.info is not None])
+    shards = _place(work, plan, [report.info for report in reports if report.info is not None])
     words = tallies["train"].vocabulary if "train" in tallies else Counter[str]()
     vocabulary = Vocabulary.from_counts(words)
     listed = vocabulary.to_bytes(words)
@@ -91,12 +93,12 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
         write_atomically(out / f"{split}.durations.npy", content)
     manifest = Manifest(
         corpus=plan.corpus,
-        created_by="; ".join(sorted({report.created_by for report in reports})),
+        created_by="; ".join(sorted({*plan.created_by, *(report.created_by for report in reports)})),
         split=plan.split,
         found=plan.found,
         written=sum(tally.clips for tally in tallies.values()),
         filtered=plan.filtered,
-        quarantined=dict(sorted(quarantined.items())),
+        quarantined=dict(sorted({**plan.quarantined, **quarantined}.items())),
         shards=shards,
         features=plan.features,
         labels=_label_counts(tallies),
@@ -104,7 +106,7 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
         vocabulary_sha256=hashlib.sha256(listed).hexdigest(),
         durations_sha256={split: hashlib.sha256(content).hexdigest() for split, content in durations.items()},
     )
-    assert manifest.found == manifest.written + sum(plan.filtered.values()) + len(quarantined)
+    assert manifest.found == manifest.written + sum(plan.filtered.values()) + len(manifest.quarantined)
     write_atomically(out / "manifest.json", json.dumps(manifest.to_json(), indent=1))
     print_summary(out, manifest, tallies, vocabulary_size=len(vocabulary.words))
     return manifest
@@ -118,7 +120,7 @@ def _reports(work: Work, plan: Plan) -> list[Report]:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UserError(
             f"{work.out}: {len(missing)} of {len(plan.shards)} shards are missing: {', '.join(missing[:5])}{more}. "
-            f"Write them, with or without part=i/n: {work.command()}"
+            f"Write them, with or without part=i/n: {work.command(plan)}"
         )
     return [report for report in reports if report is not None]
 
@@ -129,8 +131,8 @@ def _check_quarantine(quarantined: dict[str, str], share: float, plan: Plan, wor
     first = "; ".join(f"{key}: {reason}" for key, reason in list(quarantined.items())[:3])
     raise UserError(
         f"{len(quarantined)} clips cannot be read, more than max_quarantined_share ({share:g}) of {plan.num_clips}. "
-        f"First: {first}. All of them: {work.save_quarantine(quarantined)}. Repair the files and run {work.command()} "
-        f"retry=true, or: python -m shards merge {work.out} max_quarantined_share=SHARE"
+        f"First: {first}. All of them: {work.save_quarantine(quarantined)}. Repair the files and run "
+        f"{work.command(plan)} retry=true, or: python -m shards merge {work.out} max_quarantined_share=SHARE"
     )
 
 
@@ -142,7 +144,7 @@ def _tallies(plan: Plan, reports: Sequence[Report]) -> dict[str, Tally]:
     return tallies
 
 
-def _place(work: Work, planned: Sequence[ShardInfo]) -> list[ShardInfo]:
+def _place(work: Work, plan: Plan, planned: Sequence[ShardInfo]) -> list[ShardInfo]:
     """Move the shards out of the work folder under numbers without a gap: one without a readable clip has none.
 
     A tar is in one of two places, and its index stays in the work folder too, so that a killed merge can go on.
@@ -163,7 +165,7 @@ def _place(work: Work, planned: Sequence[ShardInfo]) -> list[ShardInfo]:
         if not whole:
             raise UserError(
                 f"{here}: the shard or its index is gone or of another size; remove "
-                f"{here.with_suffix('.report.json')} and run {work.command()}"
+                f"{here.with_suffix('.report.json')} and run {work.command(plan)}"
             )
         if there.name != info.name:
             index = json.dumps({**json.loads(index), "shard": there.name}).encode()

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shards.record import ClipRecord, Manifest
+from triptych.modalities import FeatureSpec
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Tally:
     speakers: set[str] = field(default_factory=set)
     vocabulary: Counter[str] = field(default_factory=Counter)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
+    lacking: Counter[str] = field(default_factory=Counter)
+    """Feature that a clip may lack -> clips that have its medium and lack it."""
 
     @property
     def clips(self) -> int:
@@ -38,8 +41,8 @@ class Tally:
         """Of all clips."""
         return math.fsum(self.durations)
 
-    def add(self, record: ClipRecord) -> None:
-        """Count a clip."""
+    def add(self, record: ClipRecord, lacking: Iterable[str] = ()) -> None:
+        """Count a clip that lacks some features."""
         words = record.words or ()
         self.durations.append(record.duration_s)
         self.without_audio += not record.has_audio
@@ -50,6 +53,7 @@ class Tally:
         self.vocabulary.update(word.text.lower() for word in words)
         for label, value in record.labels.items():
             self.labels.setdefault(label, Counter())[str(value)] += 1
+        self.lacking.update(lacking)
 
     def update(self, other: "Tally") -> None:
         """Count the clips of another tally, which come after those of this one."""
@@ -62,6 +66,7 @@ class Tally:
         self.vocabulary.update(other.vocabulary)
         for label, classes in other.labels.items():
             self.labels.setdefault(label, Counter()).update(classes)
+        self.lacking.update(other.lacking)
 
     def to_json(self) -> dict[str, Any]:
         """The tally as plain JSON types."""
@@ -71,8 +76,8 @@ class Tally:
     def from_json(cls, fields: dict[str, Any]) -> "Tally":
         """Rebuild a tally from `to_json`'s dict."""
         labels = {label: Counter(classes) for label, classes in fields["labels"].items()}
-        vocabulary, speakers = Counter(fields["vocabulary"]), set(fields["speakers"])
-        return cls(**{**fields, "speakers": speakers, "vocabulary": vocabulary, "labels": labels})
+        counters = {name: Counter(fields[name]) for name in ("vocabulary", "lacking")}
+        return cls(**{**fields, **counters, "speakers": set(fields["speakers"]), "labels": labels})
 
     def counts(self) -> dict[str, int]:
         """The additive part, as the manifest keeps it."""
@@ -83,7 +88,19 @@ class Tally:
             "words": self.vocabulary.total(),
             "words_past_end": self.words_past_end,
             "seconds": round(self.seconds),
+            **without(self.lacking),
         }
+
+
+def lacking(record: ClipRecord, extensions: Collection[str], specs: Iterable[FeatureSpec]) -> list[str]:
+    """The features that the clip lacks though it has their medium, as no face in its picture."""
+    media = {"audio": record.has_audio, "video": record.has_video}
+    return [spec.name for spec in specs if media.get(spec.modality) and f"{spec.name}.npy" not in extensions]
+
+
+def without(lacking: Mapping[str, int]) -> dict[str, int]:
+    """The counts of lacking features under the names that the manifest gives them."""
+    return {f"without_{name}": number for name, number in lacking.items()}
 
 
 def splits_table(tallies: Mapping[str, Tally]) -> Table:
@@ -119,5 +136,11 @@ def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, v
         console.print(f"  quarantined: {key}: {reason}", markup=False)
     if quarantined > 5:
         console.print(f"  quarantined: {quarantined - 5} more, all in manifest.json")
+    for feature in manifest.features:
+        if number := manifest.counts.get(f"without_{feature['name']}"):
+            medium = {"audio": "sound", "video": "picture"}.get(feature["modality"], feature["modality"])
+            console.print(
+                f"  {number} clips have {medium}, but nothing in it to make {feature['name']} of", markup=False
+            )
     if past := manifest.counts["words_past_end"]:
         console.print(f"  warning: {past} words start after the end of their clip; do these transcripts belong to it?")

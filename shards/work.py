@@ -2,7 +2,7 @@
 
     plan.json                  Plan: what was found and filtered, and the planned shards
     config.yaml                the config, for the command that goes on
-    train-000000.jsonl         the clips of a planned shard; locked by the process that writes it
+    train-000000.jsonl         the clips of a planned shard, if a corpus has them; locked by the process that writes it
     train-000000.tar           the shard, whole or absent, with its index
     train-000000.index.json
     train-000000.report.json   Report: written last; a shard that has one is done
@@ -16,9 +16,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,8 +40,10 @@ class PlannedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What the scan of a corpus decided; `found` = clips of the shards + filtered."""
+    """What a corpus or a shard set is to become; `found` = clips of the shards + filtered + quarantined."""
 
+    command: str = "write"
+    """Of `python -m shards`, which made the plan and goes on with it."""
     identity: dict[str, Any]
     """All of the config that the shards depend on."""
     corpus: str
@@ -50,6 +52,10 @@ class Plan:
     max_quarantined_share: float
     found: int
     filtered: dict[str, int]
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """Before: of the shard set that the clips come from."""
+    created_by: list[str] = field(default_factory=list)
+    """What wrote that set."""
     shards: list[PlannedShard]
 
     @property
@@ -103,9 +109,46 @@ class Work:
         self.out = out
         self.folder = out / "work"
 
-    def command(self) -> str:
+    def command(self, plan: Plan) -> str:
         """That writes what is missing."""
-        return f"python -m shards write {self.folder / 'config.yaml'}"
+        return f"python -m shards {plan.command} {self.folder / 'config.yaml'}"
+
+    def prepare(self, identity: dict[str, Any], scan: Callable[[], None]) -> Plan:
+        """The plan of a config: the one that is there, else the one that `scan` saves.
+
+        Args:
+            identity: field -> value of all that the shards depend on, see `leaves`.
+            scan: finds the clips and calls `save`.
+
+        Raises:
+            UserError: the folder already holds a shard set or the plan of another config, or cannot be written.
+        """
+        out = self.out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lock = (out / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+        with lock, full_disk_told(out):
+            locked(lock, wait=True)  # the parts of an array start at once; one of them scans
+            try:
+                if (out / "manifest.json").exists():
+                    raise UserError(f"{out}: there is a shard set already; remove the folder, or choose out=FOLDER")
+                plan = self.plan()
+                if plan is None:
+                    scan()
+                    plan = self.plan()
+                    assert plan is not None
+            finally:
+                (out / ".lock").unlink(missing_ok=True)
+        there = plan.identity
+        if differing := sorted(name for name in identity | there if identity.get(name) != there.get(name)):
+            told = ", ".join(f"{name} {there.get(name)!r} (now {identity.get(name)!r})" for name in differing[:5])
+            raise UserError(
+                f"{out}: half written with {told}; go on with that config ({self.command(plan)}), remove "
+                f"{self.folder}, or choose out=FOLDER"
+            )
+        return plan
 
     def save(self, plan: Plan, shards: Iterable[tuple[str, list[RawClip]]], config: str) -> None:
         """Make the folder with the plan and the clips of each shard, by its name; whole or not at all.
@@ -193,6 +236,17 @@ class Work:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path}: cannot be read ({error}); remove it and write the shard again") from None
 
+    def reports(self, shards: Sequence[PlannedShard], *, retry: bool) -> dict[str, Report]:
+        """Those of the shards that are done, by name; to `retry` one with quarantined clips is to forget it."""
+        reports = {}
+        for shard in shards:
+            report = self.report(shard)
+            if report is not None and retry and report.quarantined:
+                self.forget(shard)
+            elif report is not None:
+                reports[shard.name] = report
+        return reports
+
     def save_report(self, shard: PlannedShard, report: Report) -> None:
         """Call the shard done."""
         write_atomically(self._report(shard), json.dumps(report.to_json(), ensure_ascii=False))
@@ -220,6 +274,33 @@ class Work:
 
     def _report(self, shard: PlannedShard) -> Path:
         return self.folder / f"{shard.name}.report.json"
+
+
+def part_of(part: str | None) -> tuple[int, int]:
+    """(i, n) of "i/n"; None is all, (1, 1).
+
+    Raises:
+        ValueError: it is nothing of the kind.
+    """
+    if part is None:
+        return 1, 1
+    number, _, of = part.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"part: {part!r}; expected i/n with i from 1 to n, as in part=3/40")
+    return int(number), int(of)
+
+
+def leaves(values: dict[str, Any]) -> dict[str, Any]:
+    """A config's values by their paths, as "split.seed": 0, and as they come back from JSON."""
+    return dict(_leaves("", json.loads(json.dumps(values))))
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(f"{prefix}.{name}" if prefix else name, below)
+    else:
+        yield prefix, value
 
 
 def locked(file: IO[Any], *, wait: bool = False) -> bool:

@@ -12,28 +12,30 @@ that are done stay. slurm/shards.sbatch runs the parts as a job array.
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
 from shards.features.config import FeaturesConfig, build
-from shards.fill import Quarantine, fill
+from shards.fill import Sample, fill_part
 from shards.merge import merge
-from shards.pool import ChildPool
+from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
-from shards.record import Manifest
+from shards.record import ClipRecord, Manifest, RawClip
 from shards.scan import assign, check_unique, read_exclude, select
 from shards.split import SplitConfig
 from shards.store import StoreConfig
-from shards.work import Plan, PlannedShard, Report, Work, full_disk_told, locked
-from triptych.config import UserError, chosen, dump, find, load, to_dict
+from shards.work import Plan, PlannedShard, Work, leaves, part_of
+from triptych.config import chosen, dump, find, load, to_dict
 
 _MEASURED_CLIPS = 200
 
@@ -124,38 +126,53 @@ def write_part(config: WriteConfig) -> None:
     Raises:
         UserError: as of `write`.
     """
-    plan, work = prepare(config), Work(Path(config.out))
-    number, of = part_of(config.part)
-    mine = plan.shards[number - 1 :: of]
-    with full_disk_told(work.out):
-        reports = _reports(work, mine, retry=config.retry)
-        todo = [shard for shard in mine if shard.name not in reports]
-        quarantine = Quarantine(work, plan, config.max_quarantined_share, reports)
-        if todo:
-            workers = config.workers or len(os.sched_getaffinity(0))
-            pool: ChildPool[Job, Opened] = ChildPool(
-                partial(open_clip, features=config.features, store=config.store), workers, config.timeout_s
-            )
-            fill(work, todo, pool, quarantine)
-    if config.part:
-        bad = f"{len(quarantine.reasons)} of {quarantine.opened} clips quarantined"
-        console = Console()
-        console.print(f"part {config.part}: {len(mine)} shards are written, {bad}", markup=False, soft_wrap=True)
-        console.print(f"after all parts: python -m shards merge {config.out}", markup=False, soft_wrap=True)
+    samples = partial(_samples, config)
+    fill_part(
+        Work(Path(config.out)),
+        prepare(config),
+        samples,
+        part=config.part,
+        retry=config.retry,
+        most_bad=config.max_quarantined_share,
+    )
 
 
-def part_of(part: str | None) -> tuple[int, int]:
-    """(i, n) of "i/n"; None is all, (1, 1).
+def _samples(
+    config: WriteConfig, shards: Iterator[tuple[PlannedShard, IO[str]]]
+) -> Generator[tuple[str, Sample | Failure]]:
+    """The clips of planned shards, opened by child processes."""
+    work, workers = Work(Path(config.out)), config.workers or len(os.sched_getaffinity(0))
+    pool: ChildPool[Job, Opened] = ChildPool(
+        partial(open_clip, features=config.features, store=config.store), workers, config.timeout_s
+    )
+    opening: deque[tuple[RawClip, str]] = deque()
 
-    Raises:
-        ValueError: it is nothing of the kind.
-    """
-    if part is None:
-        return 1, 1
-    number, _, of = part.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise ValueError(f"part: {part!r}; expected i/n with i from 1 to n, as in part=3/40")
-    return int(number), int(of)
+    def jobs() -> Iterator[Job]:
+        for shard, file in shards:
+            for clip in work.clips(shard, file):
+                opening.append((clip, shard.split))
+                yield Job(key=clip.key, video=clip.video, audio=clip.audio, attachments=clip.attachments)
+
+    with closing(pool.run(jobs())) as results:
+        for _, opened in results:
+            clip, split = opening.popleft()
+            yield clip.key, opened if isinstance(opened, Failure) else _sample(clip, split, opened)
+
+
+def _sample(clip: RawClip, split: str, opened: Opened) -> Sample:
+    record = ClipRecord(
+        key=clip.key,
+        speaker=clip.speaker,
+        split=split,
+        duration_s=round(opened.duration_s, 6),
+        has_audio=opened.has_audio,
+        has_video=opened.has_video,
+        words=clip.words,
+        source=clip.source,
+        labels=clip.labels,
+    )
+    text = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
+    return Sample(record, {**opened.members, "json": text.encode()})
 
 
 def prepare(config: WriteConfig) -> Plan:
@@ -165,32 +182,8 @@ def prepare(config: WriteConfig) -> Plan:
         UserError: the folder already holds a shard set or the plan of another config, or cannot be written; nothing
             or contradictions in the corpus.
     """
-    out = Path(config.out)
-    identity, work = _identity(config), Work(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    with lock, full_disk_told(out):
-        locked(lock, wait=True)  # the parts of an array start at once; one of them scans
-        try:
-            if (out / "manifest.json").exists():
-                raise UserError(f"{out}: there is a shard set already; remove the folder, or choose out=FOLDER")
-            plan = work.plan()
-            if plan is None:
-                _scan(config, identity, work)
-                plan = work.plan()
-                assert plan is not None
-        finally:
-            (out / ".lock").unlink(missing_ok=True)
-    if differing := sorted(name for name in identity | plan.identity if identity.get(name) != plan.identity.get(name)):
-        told = ", ".join(f"{name} {plan.identity.get(name)!r} (now {identity.get(name)!r})" for name in differing[:5])
-        raise UserError(
-            f"{out}: half written with {told}; go on with that config ({work.command()}), remove {work.folder}, or "
-            "choose out=FOLDER"
-        )
-    return plan
+    identity, work = _identity(config), Work(Path(config.out))
+    return work.prepare(identity, lambda: _scan(config, identity, work))
 
 
 def _identity(config: WriteConfig) -> dict[str, Any]:
@@ -202,15 +195,7 @@ def _identity(config: WriteConfig) -> dict[str, Any]:
         values["exclude"] = (
             "names " + sha256("\n".join(sorted(read_exclude(Path(config.exclude)))).encode()).hexdigest()
         )
-    return dict(_leaves("", json.loads(json.dumps(values))))  # a saved one has lists for tuples, too
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, below in value.items():
-            yield from _leaves(f"{prefix}.{name}" if prefix else name, below)
-    else:
-        yield prefix, value
+    return leaves(values)
 
 
 def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
@@ -235,18 +220,6 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
         work.save(plan, ((name, clips) for name, _, clips in assigned), again)
 
 
-def _reports(work: Work, shards: Sequence[PlannedShard], *, retry: bool) -> dict[str, Report]:
-    """Those of the shards that are done; to `retry` one with quarantined clips is to forget it."""
-    reports = {}
-    for shard in shards:
-        report = work.report(shard)
-        if report is not None and retry and report.quarantined:
-            work.forget(shard)
-        elif report is not None:
-            reports[shard.name] = report
-    return reports
-
-
 def _print_plan(work: Work, plan: Plan) -> None:
     """What there is to write, and how large it will be about."""
     console = Console()
@@ -265,8 +238,8 @@ def _print_plan(work: Work, plan: Plan) -> None:
         console.print(f"  filtered: {count} with {reason}", markup=False)
     mean, measured = _mean_bytes(work, plan)
     console.print(f"media files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
-    console.print(f"write all: {work.command()}", soft_wrap=True, markup=False)
-    console.print(f"or a share of it: {work.command()} part=i/n", soft_wrap=True, markup=False)
+    console.print(f"write all: {work.command(plan)}", soft_wrap=True, markup=False)
+    console.print(f"or a share of it: {work.command(plan)} part=i/n", soft_wrap=True, markup=False)
 
 
 def _mean_bytes(work: Work, plan: Plan) -> tuple[float, int]:
