@@ -8,7 +8,8 @@ from triptych.config import UserError, nearest, run_command
 
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
-    "merge": ("FOLDER", "after `write` of all parts: their reports -> one shard set with a manifest"),
+    "features": ("SHARDS", "shard set -> a new one with precomputed features in out=FOLDER"),
+    "merge": ("FOLDER", "after all parts of `write` or `features`: their reports -> one shard set with a manifest"),
     "transcribe": ("CONFIG", "raw corpus -> word times by a speech recogniser, for a corpus without transcripts"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
     "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
@@ -17,6 +18,8 @@ COMMANDS = {
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;
 only the one that is asked for is imported."""
+MODULES = {"features": "add_features"}
+"""Command -> its module where that is not called the same: `shards.features` are the features themselves."""
 
 
 def _help() -> str:
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     command, *rest = arguments
     if command not in COMMANDS:
         raise UserError(f"{command}: no such command.{nearest(command, COMMANDS)}")
-    module = import_module(f"shards.{command}")
+    module = import_module(f"shards.{MODULES.get(command, command)}")
     if {"-h", "--help"} & set(rest):
         print(module.__doc__)
         return 0

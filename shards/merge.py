@@ -53,7 +53,7 @@ def merge(out: Path, max_quarantined_share: float | None = None) -> Manifest:
     plan = work.plan()
     if not (out / "manifest.json").exists() and plan is None:
         raise UserError(
-            f"{out}: nothing to merge; `python -m shards write CONFIG out={out}` or `features SHARDS out={out}` comes first"
+            f"{out}: nothing to merge; `python -m shards write CONFIG out={out}`, or `features`, comes first"
         )
     with full_disk_told(out), (out / ".lock").open("w") as lock:
         if not locked(lock):

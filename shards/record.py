@@ -155,8 +155,8 @@ class Manifest:
     labels: dict[str, dict[str, int]]
     """Label -> class -> number of clips, over all splits."""
     counts: dict[str, int]
-    """without_audio, without_video, without_words, words, words_past_end, seconds; without_<feature> for each feature that a
-    clip may lack: the clips that have its medium."""
+    """without_audio, without_video, without_words, words, words_past_end, seconds; and without_<feature> for each
+    feature that a clip may lack: those that have its medium and lack it."""
     vocabulary_sha256: str
     """Of vocabulary.txt: with another one, every word would silently get another's id."""
     durations_sha256: dict[str, str]

@@ -138,9 +138,7 @@ def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, v
         console.print(f"  quarantined: {quarantined - 5} more, all in manifest.json")
     for feature in manifest.features:
         if number := manifest.counts.get(f"without_{feature['name']}"):
-            medium = {"audio": "sound", "video": "picture"}.get(feature["modality"], feature["modality"])
-            console.print(
-                f"  {number} clips have {medium}, but nothing in it to make {feature['name']} of", markup=False
-            )
+            name = feature["name"]
+            console.print(f"  {number} clips have the medium of {name}, but nothing in it to make {name} of")
     if past := manifest.counts["words_past_end"]:
         console.print(f"  warning: {past} words start after the end of their clip; do these transcripts belong to it?")

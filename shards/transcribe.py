@@ -37,8 +37,7 @@ from shards.corpora.config import CorpusConfig
 from shards.pool import Failure
 from shards.record import RawClip, Word
 from shards.transcripts.recognised import NOTED, ClipFacts, check_same, settings_of_chunks, write_chunk
-from shards.work import locked
-from shards.write import part_of
+from shards.work import locked, part_of
 from triptych.config import UserError, chosen, find, load
 
 _DEVICES = ("auto", "cpu", "cuda")

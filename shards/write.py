@@ -126,15 +126,8 @@ def write_part(config: WriteConfig) -> None:
     Raises:
         UserError: as of `write`.
     """
-    samples = partial(_samples, config)
-    fill_part(
-        Work(Path(config.out)),
-        prepare(config),
-        samples,
-        part=config.part,
-        retry=config.retry,
-        most_bad=config.max_quarantined_share,
-    )
+    work, plan, samples = Work(Path(config.out)), prepare(config), partial(_samples, config)
+    fill_part(work, plan, samples, part=config.part, retry=config.retry, most_bad=config.max_quarantined_share)
 
 
 def _samples(
