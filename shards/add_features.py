@@ -77,6 +77,8 @@ class AddFeaturesConfig:
             raise ValueError(f"max_quarantined_share: {self.max_quarantined_share}; expected 0 to 1")
         if "json" in self.drop:
             raise ValueError("drop: the json says what a clip is; it stays")
+        if os.path.realpath(self.out) == os.path.realpath(self.shards):
+            raise ValueError("out: the shard set itself, which stays as it is; choose another folder")
         part_of(self.part)
 
 
@@ -243,7 +245,7 @@ def _samples(
         for shard, _ in shards:
             for sample in _read(source, shard):
                 waiting.append(sample)
-                media = {name: data for name, data in sample.members.items() if not name.endswith((".npy", "json"))}
+                media = {name: data for name, data in sample.members.items() if _is_media(name)}
                 yield Media(shard.name, media)
 
     computing = compute_all(
@@ -261,6 +263,10 @@ def _samples(
             else:
                 kept = {name: data for name, data in sample.members.items() if name not in config.drop}
                 yield sample.record.key, Sample(sample.record, {**kept, **computed})
+
+
+def _is_media(extension: str) -> bool:
+    return extension != "json" and not extension.endswith(".npy")
 
 
 def _read(source: ShardSet, shard: PlannedShard) -> Iterator[Sample]:

@@ -174,7 +174,9 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         LandmarksConfig(**settings)
 
 
-def test_what_was_tracked_proves_no_picture_and_lacking_landmarks_are_counted(make_clip, tmp_path: Path) -> None:
+def test_what_was_tracked_proves_no_picture_and_lacking_landmarks_are_counted(
+    make_clip, tmp_path: Path, capsys
+) -> None:
     """The points come from a file of their own, which may be longer than the clip, lost or beside a damaged mp4."""
     root = tmp_path / "raw"
     tracked = {"id0": None, "id1": [False] * 10, "id2": [True] * 50, "id3": [True] * 10}
@@ -197,10 +199,15 @@ def test_what_was_tracked_proves_no_picture_and_lacking_landmarks_are_counted(ma
 
     assert list(manifest.quarantined) == ["id3/v/00001"]
     assert (manifest.written, manifest.counts["without_video"]) == (3, 0)
+    assert manifest.counts["without_landmarks"] == 2
+    assert "2 clips have the medium of landmarks, but nothing in it" in capsys.readouterr().out
     split = ShardSet(tmp_path / "shards").split("train")
     assert split.durations == pytest.approx(0.4)
     found = inspect(tmp_path / "shards", manifest, quiet=True)
     assert found.problems == []
     assert found.lacking == {"landmarks": 2}
+    manifest.counts["without_landmarks"] = 1
+    (problem,) = inspect(tmp_path / "shards", manifest, quiet=True).problems
+    assert problem.what == "without_landmarks: 1, the clips have 2"
     place = list(split.keys).index("id2/v/00001")
     assert split.read(place)["landmarks.csv"] == (root / "openface/id2/v/00001.csv").read_bytes()
