@@ -6,7 +6,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -67,6 +70,19 @@ def test_the_set_is_the_one_that_write_makes_with_the_feature(plain: Path, tmp_p
     assert files(tmp_path / "out") == whole
     assert check.inspect(tmp_path / "out", manifest, quiet=True).problems == []
     assert files(plain) == before
+
+
+def test_a_set_behind_a_url_gives_the_same(plain: Path, tmp_path: Path) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(plain))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        given = [f"out={tmp_path}/out", LFBE, "workers=1", f"cache.folder={tmp_path}/cache"]
+        assert add_features.run(url, [*given, "part=1/2"]) == 0
+        assert add_features.run(str(tmp_path / "out" / "work" / "config.yaml")) == 0
+        server.shutdown()
+
+    assert files(tmp_path / "out") == files(plain.with_name("with_lfbe"))
 
 
 def test_parts_in_any_order_give_the_bytes_of_one_process(plain: Path, tmp_path: Path) -> None:

@@ -69,3 +69,12 @@ def test_an_array_that_would_leave_something_out_is_refused(slurm, tmp_path: Pat
     state = slurm.wait(first, lambda state: state["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 60, log)
     assert state["ExitCode"] == "2:0"
     assert "usage: sbatch --array=1-N" in log.read_text()
+
+
+def test_a_task_may_add_features(slurm, tmp_path: Path) -> None:
+    (tmp_path / "shards.py").write_text(STUB)
+    array = slurm.submit("--array=1-1", "--cpus-per-task=1", str(SCRIPT), "features", "SET", "out=new", cwd=tmp_path)
+
+    slurm.finish(f"{array}_1", timeout_s=60, log=tmp_path / f"shards-{array}_1.log")
+
+    assert (tmp_path / "started-1.txt").read_text() == "features SET workers=1 out=new part=1/1\n"
