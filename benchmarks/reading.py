@@ -17,7 +17,7 @@ from statistics import median
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = ROOT / "runs" / "peers" / "streaming"
 PACKAGES = ["mosaicml-streaming==0.13.0", "torch==2.11.0", "torchaudio==2.11.0", "torchvision==0.26.0"]
-PACKAGES += ["av", "decord", "pillow", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
+PACKAGES += ["av", "decord", "pillow", "simplejpeg", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
 LEVELS = {"raw": ("triptych", "webdataset", "mosaicml-streaming")}
 LEVELS["batch"] = (*LEVELS["raw"], "limit")
 
@@ -49,7 +49,7 @@ def main(shards: Path, repeats: int) -> None:
     """Measure everything and print one table."""
     cores = len(os.sched_getaffinity(0))
     print(f"{shards}, {cores} cores, median of {repeats} runs\n")
-    print("| level | system | clips/s | ratio | MB/s | CPU ms a clip | share of all cores |")
+    print("| level | system | clips/s | ratio | MB/s | CPU ms a clip | share of all cores |", flush=True)
     print("|---|---|---:|---:|---:|---:|---:|")
     for level, systems in LEVELS.items():
         runs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
@@ -61,10 +61,10 @@ def main(shards: Path, repeats: int) -> None:
         rates = {system: median(run["clips"] / run["wall_s"] for run in there) for system, there in runs.items()}
         for system, there in runs.items():
             bytes_s = median(run["bytes"] / run["wall_s"] for run in there) / 1e6
-            cpu_ms = 1e3 * median(run["cpu_s"] / run["clips"] for run in there)
-            share = median(run["cpu_s"] / run["wall_s"] / cores for run in there)
+            cpu_ms = median(run["cpu_ms"] for run in there)
             ratio = rates[system] / rates["triptych"]
             size = f"{bytes_s:.0f}" if level == "raw" else ""
+            share = cpu_ms / 1e3 * rates[system] / cores
             print(f"| {level} | {system} | {rates[system]:.0f} | {ratio:.2f} | {size} | {cpu_ms:.2f} | {share:.2f} |")
 
 
