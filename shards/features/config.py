@@ -11,6 +11,7 @@ import numpy as np
 
 from shards.features.face_crops import FaceCrops, FaceCropsConfig
 from shards.features.faces import Faces, FacesConfig
+from shards.features.fan_landmarks import FanLandmarks, FanLandmarksConfig
 from shards.features.landmarks import Landmarks, LandmarksConfig
 from shards.features.lfbe import Lfbe, LfbeConfig
 from shards.features.log_mel import LogMel, LogMelConfig
@@ -67,6 +68,7 @@ class VideoFeature:
     faces: FacesConfig | None = None
     vgg16: Vgg16Config | None = None
     landmarks: LandmarksConfig | None = None
+    fan_landmarks: FanLandmarksConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -88,6 +90,7 @@ _FEATURES: dict[str, Callable[[Any], Feature]] = {
     "faces": Faces,
     "vgg16": Vgg16,
     "landmarks": Landmarks,
+    "fan_landmarks": FanLandmarks,
 }
 
 

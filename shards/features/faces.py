@@ -104,13 +104,9 @@ class Faces:
         frames = None if data is None else decode_video(data, self.config.rate_hz)
         if frames is None:
             return None
-        rate_hz = self.config.rate_hz
-        track = main_track(detect(frames, every=max(1, round(rate_hz / DETECTIONS_HZ))))
-        if track is None:
+        places = face_places(frames, self.config.rate_hz)
+        if places is None:
             return None
-        places = squares(
-            track, len(frames), max_gap=max(1, round(MAX_GAP_S * rate_hz)), smooth=round(SMOOTH_S * rate_hz)
-        )
         return np.stack([self._crop(frame, place) for frame, place in zip(frames, places, strict=True)])
 
     def _crop(self, frame: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -124,6 +120,25 @@ class Faces:
         # beyond the frame Pillow fills with black; whole pixels and its integer filter give the same crops everywhere
         square = picture.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
         return np.asarray(square.resize((self.config.size, self.config.size), Image.Resampling.BILINEAR))
+
+
+def face_places(frames: np.ndarray, rate_hz: float) -> np.ndarray | None:
+    """Where the clip's most persistent face is.
+
+    Args:
+        frames: [T, H, W, 3] uint8.
+        rate_hz: of the frames.
+
+    Returns:
+        [T, 3] centre x, centre y and side in pixels, NaN where the face is away; None if there is none.
+
+    Raises:
+        UserError: facenet-pytorch is not installed.
+    """
+    track = main_track(detect(frames, every=max(1, round(rate_hz / DETECTIONS_HZ))))
+    if track is None:
+        return None
+    return squares(track, len(frames), max_gap=max(1, round(MAX_GAP_S * rate_hz)), smooth=round(SMOOTH_S * rate_hz))
 
 
 def detect(frames: np.ndarray, every: int) -> dict[int, np.ndarray]:

@@ -98,7 +98,7 @@ class Landmarks:
         if len(times_s) == 0:
             return None
         points = np.stack([columns[name] for name in _POINTS], axis=1).reshape(-1, 2, NUM_POINTS).transpose(0, 2, 1)
-        scaled, has_eyes = _scaled(points)
+        unit, has_eyes = scaled(points)
         good = (columns["success"] == 1) & (columns["confidence"] >= self.config.min_confidence) & has_eyes
         good &= columns["face_id"] == _most_seen(columns["face_id"], good)
         if not good.any():
@@ -106,7 +106,7 @@ class Landmarks:
         # 0.05 steps: OpenFace rounds to milliseconds
         step_s = np.arange(int(_end_s(times_s) * self.config.rate_hz + 0.05)) / self.config.rate_hz
         frames, distance_s = _nearest(times_s[good], step_s)
-        return np.where((distance_s <= REACH_S)[:, None, None], scaled[good][frames], 0.0).astype(np.float32)
+        return np.where((distance_s <= REACH_S)[:, None, None], unit[good][frames], 0.0).astype(np.float32)
 
 
 def lost_steps(values: np.ndarray) -> np.ndarray:
@@ -159,7 +159,7 @@ def read_openface(content: bytes) -> dict[str, np.ndarray]:
     return {name: values[order] for name, values in columns.items()}
 
 
-def _scaled(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scaled(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Points [F, 68, 2] in units of the eyes' distance from their middle, and [F] whether that can be said."""
     left, right = (points[:, corner] for corner in EYE_CORNERS)
     distance = np.linalg.norm(right - left, axis=1)
