@@ -1,4 +1,4 @@
-"""68 facial landmarks by FAN (Bulat and Tzimiropoulos 2017) of the package face-alignment, for clips without a csv file.
+"""68 facial landmarks by FAN (Bulat and Tzimiropoulos 2017, package face-alignment), for clips without a csv file.
 
 The face is followed as for `faces`; the network looks at each step's square. Points are in iBUG's order, centred and
 scaled as those of `landmarks`, frame by frame: a tower may take either. Crops, heat maps and points are made by the
@@ -138,8 +138,8 @@ def _network(weights: str) -> Any:
 
     if weights.startswith(HASH):
         raise UserError(
-            f"fan_landmarks: these clips do not hold the feature of the weights {weights}, and a hash does not say where "
-            "they are: write the feature into the shards with fan_landmarks.weights=FILE"
+            f"fan_landmarks: these clips do not hold the feature of the weights {weights}, and a hash does not say "
+            "where they are: write the feature into the shards with fan_landmarks.weights=FILE"
         )
     try:
         from face_alignment.api import models_urls
