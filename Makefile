@@ -16,6 +16,7 @@ ENCODER := runs/demo/pretrain/encoder
 demo: export OMP_NUM_THREADS := 1
 demo: .venv/installed
 	rm -rf data/demo runs/demo
+	python -m shards write synthetic corpus.synthetic.root=data/demo/raw out=data/demo/clips check=true
 	python -m shards write synthetic corpus.synthetic.root=data/demo/raw out=data/demo/clips
 	python -m shards check data/demo/clips
 	python -m shards show data/demo/clips
@@ -27,14 +28,16 @@ demo: .venv/installed
 	python -m triptych.report runs/demo/pretrain runs/demo/probe runs/demo/finetune out=runs/demo/report title="Triptych demo"
 
 # Everything that this machine can run, Slurm and several processes included; what it cannot run is counted as skipped.
+# Tests that start processes of their own come one after the other, the others side by side.
 test: export OMP_NUM_THREADS := 1
 test: .venv/installed
-	python -m pytest -m "not soak"
+	python -m pytest -n auto --maxprocesses 8 -m "not slow and not dist and not slurm and not soak"
+	python -m pytest -m "(slow or dist or slurm) and not soak"
 
 # About a minute.
 fast: export OMP_NUM_THREADS := 1
 fast: .venv/installed
-	python -m pytest -m "not slow and not dist and not slurm and not soak"
+	python -m pytest -n auto --maxprocesses 8 -m "not slow and not dist and not slurm and not soak"
 
 # Long trials: faults, load, many restarts.
 soak: export OMP_NUM_THREADS := 1
