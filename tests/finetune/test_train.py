@@ -43,6 +43,7 @@ def metrics(folder: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
+@pytest.mark.slow
 def test_two_tones_are_learnt_from_both_initial_weights(tones: Path, tmp_path: Path):
     assert run(config(tones, tmp_path, init=["pretrained", "random"])) == 0
     numbers = json.loads((tmp_path / "results.json").read_text())

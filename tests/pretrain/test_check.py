@@ -10,6 +10,7 @@ FILES = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.slow
 def test_every_shipped_config_builds_and_takes_a_step_on_made_up_clips(file, capsys):
     figures = check(config.load(PretrainConfig, file, ["stream.shards=not-here"]), world=2)
     assert figures["parameters"] > figures["encoder_parameters"] > 0
@@ -18,6 +19,7 @@ def test_every_shipped_config_builds_and_takes_a_step_on_made_up_clips(file, cap
     assert "nothing trained" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_papers_size_is_what_zero_shares_out():
     file = next(file for file in FILES if file.stem == "khare")
     one, many = (check(config.load(PretrainConfig, file, ["stream.shards=not-here"]), world) for world in (1, 512))

@@ -62,6 +62,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_set_is_the_one_that_write_makes_with_the_feature(plain: Path, tmp_path: Path) -> None:
     before, whole = files(plain), files(plain.with_name("with_lfbe"))
 
@@ -72,6 +73,7 @@ def test_the_set_is_the_one_that_write_makes_with_the_feature(plain: Path, tmp_p
     assert files(plain) == before
 
 
+@pytest.mark.slow
 def test_a_set_behind_a_url_gives_the_same(plain: Path, tmp_path: Path) -> None:
     handler = partial(SimpleHTTPRequestHandler, directory=str(plain))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -85,6 +87,7 @@ def test_a_set_behind_a_url_gives_the_same(plain: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "out") == files(plain.with_name("with_lfbe"))
 
 
+@pytest.mark.slow
 def test_parts_in_any_order_give_the_bytes_of_one_process(plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert add_features.run(str(plain), [f"out={out}", LFBE, "part=2/2", "workers=1"]) == 0
@@ -96,6 +99,7 @@ def test_parts_in_any_order_give_the_bytes_of_one_process(plain: Path, tmp_path:
     assert files(out) == files(plain.with_name("with_lfbe"))
 
 
+@pytest.mark.slow
 def test_a_second_feature_joins_the_first_and_one_that_is_there_is_left_alone(
     tiny_shards: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_second_feature_joins_the_first_and_one_that_is_there_is_left_alone(
             assert new == old
 
 
+@pytest.mark.slow
 def test_a_dropped_feature_gives_way_to_one_of_its_name(plain: Path, tmp_path: Path) -> None:
     source = plain.with_name("with_lfbe")
     with pytest.raises(UserError, match=r"lfbe that differs in shape, settings.*drop=\[lfbe.npy\]"):
@@ -134,6 +139,7 @@ def test_a_dropped_feature_gives_way_to_one_of_its_name(plain: Path, tmp_path: P
     assert check.inspect(tmp_path / "out", manifest, quiet=True).problems == []
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_stored_numbers(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_features.add_features(config(plain, tmp_path / "out", LFBE, "drop=[wav]"))
     features = FeaturesConfig(audio=AudioFeature(lfbe=LfbeConfig(bands=8)))
@@ -182,6 +188,7 @@ def test_what_is_there_already_is_refused(plain: Path, tmp_path: Path) -> None:
         add_features.add_features(config(plain.with_name("with_lfbe"), tmp_path / "out", LFBE))
 
 
+@pytest.mark.slow
 def test_another_config_or_another_set_in_the_same_folder_is_refused(plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     add_features.add_part(config(plain, out, LFBE, "part=1/9"))
@@ -198,6 +205,7 @@ def test_another_config_or_another_set_in_the_same_folder_is_refused(plain: Path
         add_features.add_part(config(tmp_path / "copy", out, LFBE))
 
 
+@pytest.mark.slow
 def test_a_clip_whose_feature_cannot_be_computed_is_quarantined(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def test_a_damaged_clip_costs_no_other_of_its_batch(network: FeaturesConfig) -> 
     assert values(compute_all(given, network, **SETTINGS)) == [[1, 1], Failure("no picture can be read"), [3, 1]]
 
 
+@pytest.mark.slow
 def test_a_child_that_takes_too_long_costs_its_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute, "_compute", slow)
     settings = {**SETTINGS, "timeout_s": 3.0}

@@ -23,6 +23,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_parts_in_any_order_give_the_bytes_of_one_process(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
     root, parts = make_corpus(), tmp_path / "parts"
     (root / "dev/mp4/id00001/video1/00000.mp4").write_bytes(b"broken")

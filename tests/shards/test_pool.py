@@ -6,6 +6,8 @@ import time
 from multiprocessing import active_children
 from pathlib import Path
 
+import pytest
+
 from shards.pool import ChildPool, Failure
 
 
@@ -49,6 +51,7 @@ def test_a_child_killed_while_it_sends_its_result_costs_its_job_only() -> None:
     assert second == (3, bytes(3))
 
 
+@pytest.mark.slow
 def test_a_hang_is_ended_in_time() -> None:
     started = time.monotonic()
 
@@ -73,6 +76,7 @@ def test_jobs_are_drawn_as_they_are_needed() -> None:
     results.close()
 
 
+@pytest.mark.slow
 def test_busy_children_end_with_a_killed_parent() -> None:
     code = (
         "import threading, time; from multiprocessing import active_children; from shards.pool import ChildPool\n"

@@ -311,6 +311,7 @@ def test_a_scheduler_signal_does_not_end_the_workers(tiny_shards: Callable[..., 
 
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "raise ValueError"])
+@pytest.mark.slow
 def test_a_run_that_ends_in_the_middle_of_an_epoch_takes_its_workers_along(
     tiny_shards: Callable[..., Path], ending: str
 ) -> None:

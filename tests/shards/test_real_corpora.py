@@ -32,6 +32,7 @@ def test_grid_is_whole_and_splits_by_prefix(real_data: Path) -> None:
     assert Counter(splits.values())["test"] == pytest.approx(70, abs=4)
 
 
+@pytest.mark.slow
 def test_clips_of_different_people_with_sound_inside(real_data: Path, tmp_path: Path) -> None:
     overrides = [f"corpus.voxceleb2.root={real_data / 'vox2_form_clips'}", f"out={tmp_path / 'out'}", "workers=1"]
 

@@ -120,6 +120,7 @@ def test_mistakes_are_refused(fields: dict[str, Any], says: str) -> None:
         load(StoreConfig, fields)
 
 
+@pytest.mark.slow
 def test_a_set_of_frames_is_checked_and_streams_the_same_numbers_stored_or_not(
     make_corpus: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -63,6 +63,7 @@ def test_the_transcript_tells_the_times_at_which_words_are_heard(corpus: Synthet
         assert np.square(samples[spoken]).mean() > 3 * np.square(samples[~spoken]).mean()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(corpus: SyntheticConfig, tmp_path: Path) -> None:
     """Also with another number of clips and of processes (32 clips are enough for two; one kind shows it)."""
     num_clips = 32 if corpus.kind == "emotional" else 8

@@ -51,6 +51,7 @@ def test_every_clip_is_accounted_for(make_corpus: Callable[..., Path], tmp_path:
     assert {shard.split for shard in manifest.shards} == {"train", "valid", "test"}
 
 
+@pytest.mark.slow
 def test_webdataset_reads_samples_with_unchanged_media(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     root = make_corpus()
@@ -74,6 +75,7 @@ def test_webdataset_reads_samples_with_unchanged_media(make_corpus: Callable[...
     assert sum(map(len, speakers.values())) == 4  # no speaker on two sides
 
 
+@pytest.mark.slow
 def test_stored_features_equal_those_computed_on_the_fly(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     settings = config(make_corpus(), tmp_path / "out", features=FEATURES)
@@ -260,6 +262,7 @@ def test_writing_without_features_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_prints_the_account(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
     root = make_corpus(speakers=3, clips=1)
     (tmp_path / "my.yaml").write_text("corpus:\n  voxceleb2:\n    root: ???\nout: nowhere\n")

@@ -71,6 +71,7 @@ def test_the_card_names_clips_steps_inputs_and_licence(run: Path, tmp_path: Path
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_the_four_lines_of_the_card_work(run: Path, tmp_path: Path):
     release(ReleaseConfig(run=run, out=tmp_path / "out"))
     code = (tmp_path / "out" / "MODEL_CARD.md").read_text().split("```python\n")[1].split("```")[0]

@@ -56,6 +56,7 @@ def test_a_run_folder_is_opened_again_by_the_same_config_only(tmp_path, alone):
         RunFolder.open(run.path, Config(seed=1, inner=Inner(rate=0.2)), alone)
 
 
+@pytest.mark.slow
 def test_two_jobs_in_one_run_folder_are_refused_until_the_first_has_ended(tmp_path, alone):
     run = RunFolder.open(tmp_path / "run", Config(), alone)
     again = """

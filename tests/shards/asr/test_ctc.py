@@ -17,6 +17,7 @@ def tokenizer(tone_model: Path) -> Wav2Vec2CTCTokenizer:
     return Wav2Vec2CTCTokenizer.from_pretrained(tone_model)
 
 
+@pytest.mark.slow
 def test_words_have_the_times_at_which_they_were_spoken(tone_model: Path, spoken) -> None:
     recogniser = load(str(tone_model), None, "cpu", "auto", None).recogniser
     heard = recogniser.hear([spoken(words, seconds, 50 + index) for index, (words, seconds) in enumerate(SOUNDS)])

@@ -49,6 +49,7 @@ def test_weights_of_training_only_may_be_missing(tone_model: Path, tmp_path: Pat
     load(str(folder), None, "cpu", "auto", None)
 
 
+@pytest.mark.slow
 def test_languages(tone_model: Path, whisper_model: Path) -> None:
     refused(tone_model, "language: en; .* leave it out", language="en")
     refused(whisper_model, "language: english; .* There are de, en, zh", language="english")

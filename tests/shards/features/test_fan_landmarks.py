@@ -24,6 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_points_are_those_of_the_package_s_own_way(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +47,7 @@ def test_points_are_those_of_the_package_s_own_way(
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_real_face_has_points_and_a_black_picture_none(real_data: Path, weights: Path) -> None:
     clip = min((real_data / "vox2_form_clips").rglob("*.mp4"), key=lambda path: path.stat().st_size)
     feature = FanLandmarks(FanLandmarksConfig(weights=str(weights), rate_hz=2.0))
