@@ -20,14 +20,18 @@ ROOT = Path(__file__).parents[2]
 def test_twenty_kills_leave_the_same_shards(trials, random, record_property, tmp_path: Path) -> None:
     config = ["synthetic", f"corpus.synthetic.root={tmp_path}/raw", "corpus.synthetic.num_clips=240"]
     config += ["corpus.synthetic.num_speakers=24", "samples_per_shard=2", "workers=2"]
-    whole, out = tmp_path / "whole", tmp_path / "out"
+    whole = tmp_path / "whole"
     assert start("write", *config, f"out={whole}", log=tmp_path / "log").wait(600) == 0, (tmp_path / "log").read_text()
-    began, kills = time.monotonic(), list[str]()
-    for number in range(wanted := trials(20)):
+    began, kills, sets, wanted = time.monotonic(), list[str](), [tmp_path / "set-0"], trials(20)
+    while len(kills) < wanted:
+        out = sets[-1]
         part = [f"part={random.integers(1, 4)}/3"] if random.random() < 0.5 else []  # in any order, and all of it
-        kills.append(kill_at_some_moment(["write", *config, f"out={out}", *part], out, random, tmp_path / "log"))
-        assert not (out / "manifest.json").exists(), f"all was written after {number + 1} kills: take more clips"
-    assert sum(moment != "too late" for moment in kills) >= wanted / 2
+        moment = kill_at_some_moment(["write", *config, f"out={out}", *part], out, random, tmp_path / "log")
+        kills += [] if moment == "too late" else [moment]
+        if (out / "manifest.json").exists():  # on a fast machine several sets are written under the kills
+            assert files(out) == files(whole)
+            sets.append(tmp_path / f"set-{len(sets)}")
+    out = sets[-1]
     for place in range(1, 4):  # what is left, by parts
         writer = start("write", *config, f"out={out}", f"part={place}/3", log=tmp_path / "log")
         assert writer.wait(600) == 0, (tmp_path / "log").read_text()[-4000:]
@@ -36,7 +40,9 @@ def test_twenty_kills_leave_the_same_shards(trials, random, record_property, tmp
 
     assert files(out) == files(whole)
     assert check.inspect(out, load_manifest(out), quiet=True).problems == []
-    record_property("measured", f"writer killed at shard {', '.join(kills)}; {time.monotonic() - began:.0f} s")
+    record_property(
+        "measured", f"writer killed at shard {', '.join(kills)} of {len(sets)} sets; {time.monotonic() - began:.0f} s"
+    )
 
 
 def start(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
@@ -51,7 +57,7 @@ def kill_at_some_moment(command: list[str], out: Path, random: np.random.Generat
     writer = start(*command, log=log)
     while writer.poll() is None and len(list(out.glob("work/*.report.json"))) < before + wanted:
         time.sleep(0.002)
-    time.sleep(random.uniform(0, 0.5 if wanted else 5))
+    time.sleep(random.uniform(0, 0.5 if wanted else 4))
     done = writer.poll() is not None
     writer.send_signal(signal.SIGTERM if random.random() < 0.3 else signal.SIGKILL)
     writer.wait(60)
