@@ -26,14 +26,14 @@ from triptych import config as configs
 from triptych import distributed as launch
 from triptych import evaluation
 from triptych.checkpoint import Checkpoints
-from triptych.config import UserError
+from triptych.config import UserError, nearest
 from triptych.distributed import Distributed
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.files import sha256
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, save_encoder, untrained
 from triptych.protocols import registry
-from triptych.protocols.protocol import Protocol, nearest
+from triptych.protocols.protocol import Protocol
 from triptych.run import RunFolder
 from triptych.trainer import Trainer
 
@@ -159,7 +159,7 @@ def build_task(config: FinetuneConfig, protocol: Protocol, init: Init, seed: int
     pooled = tuple(config.pooled) or tuple(encoder.widths)
     for name in pooled:
         if name not in encoder.widths:
-            raise UserError(f"pooled: the encoder has no {name!r}; {nearest(name, tuple(encoder.widths))}")
+            raise UserError(f"pooled: the encoder has no {name!r}.{nearest(name, tuple(encoder.widths))}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = LinearHead(encoder, pooled, len(protocol.classes), config.dropout)
@@ -170,7 +170,7 @@ def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, Any]:
     names = config.inputs.split("+") if config.inputs else list(encoder.inputs)
     for name in names:
         if name not in encoder.inputs:
-            raise UserError(f"inputs: the encoder takes no {name!r}; {nearest(name, tuple(encoder.inputs))}")
+            raise UserError(f"inputs: the encoder takes no {name!r}.{nearest(name, tuple(encoder.inputs))}")
     return {name: encoder.inputs[name] for name in names}
 
 

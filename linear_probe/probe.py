@@ -23,13 +23,13 @@ from shards.words import Vocabulary
 from triptych import config as configs
 from triptych import evaluation
 from triptych.batch import Batch
-from triptych.config import UserError
+from triptych.config import UserError, nearest
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
 from triptych.protocols import registry
-from triptych.protocols.protocol import METRICS, Protocol, nearest
+from triptych.protocols.protocol import METRICS, Protocol
 
 LOG = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _rows(
 def _pooled(config: ProbeConfig, name: str, encoder: Encoder) -> tuple[str, ...]:
     for wanted in config.pooled:
         if wanted not in encoder.widths:
-            raise UserError(f"pooled: {name} has no {wanted!r}; {nearest(wanted, tuple(encoder.widths))}")
+            raise UserError(f"pooled: {name} has no {wanted!r}.{nearest(wanted, tuple(encoder.widths))}")
     return tuple(config.pooled) or tuple(encoder.widths)
 
 
@@ -128,7 +128,7 @@ def _modalities(inputs: str, name: str, encoder: Encoder) -> tuple[str, ...]:
     modalities = tuple(inputs.split("+"))
     for modality in modalities:
         if modality not in encoder.inputs:
-            raise UserError(f"inputs: {name} takes no {modality!r}; {nearest(modality, tuple(encoder.inputs))}")
+            raise UserError(f"inputs: {name} takes no {modality!r}.{nearest(modality, tuple(encoder.inputs))}")
     return modalities
 
 

@@ -71,7 +71,7 @@ def test_several_encoders_share_the_baselines(tones: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"inputs": ["audo"]}, "did you mean 'audio'"),
+        ({"inputs": ["audo"]}, "Did you mean audio"),
         ({"pooled": ["video"]}, "no 'video'"),
         ({"classes": ["happy", "bored"]}, "no 'bored'"),
         ({"classes": ["calm", "angry"]}, "no clip has the label"),

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import torch
 
 from triptych import scores
 from triptych.batch import UNLABELLED, Batch
-from triptych.config import UserError
+from triptych.config import UserError, nearest
 
 METRICS: Mapping[str, scores.Score] = {
     "WA": scores.accuracy,
@@ -48,7 +47,7 @@ class Protocol:
         """
         for name in classes:
             if name not in self.corpus_classes:
-                raise UserError(f"classes: {self.name} has no {name!r}; {nearest(name, self.corpus_classes)}")
+                raise UserError(f"classes: {self.name} has no {name!r}.{nearest(name, self.corpus_classes)}")
         if len(set(classes)) != len(classes) or len(classes) < 2:
             raise UserError(f"classes: two or more different ones are wanted, given: {', '.join(classes)}")
         return replace(self, classes=tuple(classes))
@@ -61,9 +60,3 @@ class Protocol:
         table = torch.tensor([*index, UNLABELLED])  # the last entry is what UNLABELLED (-1) picks
         labels = batch.labels[self.label]
         return replace(batch, labels={**batch.labels, self.label: table.to(labels.device)[labels]})
-
-
-def nearest(name: str, known: tuple[str, ...]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all."""
-    close = get_close_matches(name, known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"there are {', '.join(known)}"

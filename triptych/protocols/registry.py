@@ -1,7 +1,7 @@
 """The benchmarks by name; a new one is a file and a line here."""
 
-from triptych.config import UserError
-from triptych.protocols.protocol import Protocol, nearest
+from triptych.config import UserError, nearest
+from triptych.protocols.protocol import Protocol
 from triptych.protocols.ravdess import RAVDESS
 from triptych.protocols.synthetic import SYNTHETIC
 
@@ -15,5 +15,5 @@ def find(name: str, classes: tuple[str, ...] = ()) -> Protocol:
         UserError: no such protocol, or a class that it has not.
     """
     if name not in PROTOCOLS:
-        raise UserError(f"protocol: no {name!r}; {nearest(name, tuple(PROTOCOLS))}")
+        raise UserError(f"protocol: no {name!r}.{nearest(name, tuple(PROTOCOLS))}")
     return PROTOCOLS[name].restricted(classes) if classes else PROTOCOLS[name]
