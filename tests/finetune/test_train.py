@@ -106,7 +106,7 @@ def test_seeds_change_the_head_and_random_weights_but_not_pretrained_ones(tones:
 
 def test_mistakes_are_told_in_one_sentence(tones: Path, tmp_path: Path):
     for settings, message in (
-        ({"inputs": "audo"}, "did you mean 'audio'"),
+        ({"inputs": "audo"}, "Did you mean audio"),
         ({"pooled": ["video"]}, "no 'video'"),
         ({"encoder": "nowhere"}, "no encoder here"),
     ):
