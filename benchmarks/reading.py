@@ -2,9 +2,9 @@
 
     python benchmarks/reading.py SHARDS [REPEATS]
 
-SHARDS: a shard set with sound and picture and without stored features. Every system runs in its own process (mosaicml-
-streaming in an environment of its own below runs/, which is made at the first call), REPEATS times (5) in alternating
-order; files are in the page cache. The table shows medians, and ratios of medians to this reader's.
+SHARDS: a shard set with sound and picture and without stored features. Every run is a process of its own, the peers' in
+environments of their own below runs/peers (made at the first call). REPEATS runs (5) in alternating order; files are in
+the page cache. The table shows medians, ratios of medians to this reader's, and the range of the single runs.
 """
 
 import json
@@ -15,21 +15,22 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = ROOT / "runs" / "peers" / "streaming"
-PACKAGES = ["mosaicml-streaming==0.13.0", "torch==2.11.0", "torchaudio==2.11.0", "torchvision==0.26.0"]
-PACKAGES += ["av", "decord", "pillow", "simplejpeg", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
+PEERS = {"webdataset": "webdataset==1.0.2", "mosaicml-streaming": "mosaicml-streaming==0.13.0"}
+DECODING = ["torch==2.11.0", "torchaudio==2.11.0", "torchvision==0.26.0"]
+DECODING += ["av", "decord", "pillow", "simplejpeg", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
 LEVELS = {"raw": ("triptych", "webdataset", "mosaicml-streaming")}
 LEVELS["batch"] = (*LEVELS["raw"], "limit")
 
 
 def interpreter(system: str) -> str:
     """Of the environment in which a system runs."""
-    if system != "mosaicml-streaming":
+    if system not in PEERS:
         return sys.executable
-    python = ENVIRONMENT / "bin" / "python"
+    environment = ROOT / "runs" / "peers" / system
+    python = environment / "bin" / "python"
     if not python.exists():
-        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, ENVIRONMENT], check=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *PACKAGES], check=True)
+        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, environment], check=True)
+        subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, PEERS[system], *DECODING], check=True)
     return str(python)
 
 
@@ -49,8 +50,8 @@ def main(shards: Path, repeats: int) -> None:
     """Measure everything and print one table."""
     cores = len(os.sched_getaffinity(0))
     print(f"{shards}, {cores} cores, median of {repeats} runs\n")
-    print("| level | system | clips/s | ratio | MB/s | CPU ms a clip | share of all cores |", flush=True)
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| level | system | clips/s | ratio | MB/s | CPU ms a clip | single runs |", flush=True)
+    print("|---|---|---:|---:|---:|---:|---|")
     for level, systems in LEVELS.items():
         runs: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         for system in systems:
@@ -64,8 +65,9 @@ def main(shards: Path, repeats: int) -> None:
             cpu_ms = median(run["cpu_ms"] for run in there)
             ratio = rates[system] / rates["triptych"]
             size = f"{bytes_s:.0f}" if level == "raw" else ""
-            share = cpu_ms / 1e3 * rates[system] / cores
-            print(f"| {level} | {system} | {rates[system]:.0f} | {ratio:.2f} | {size} | {cpu_ms:.2f} | {share:.2f} |")
+            single = sorted(run["clips"] / run["wall_s"] for run in there)
+            spread = f"{single[0]:.0f}-{single[-1]:.0f}"
+            print(f"| {level} | {system} | {rates[system]:.0f} | {ratio:.2f} | {size} | {cpu_ms:.2f} | {spread} |")
 
 
 if __name__ == "__main__":
