@@ -164,9 +164,11 @@ def write_ours(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
     from shards.vocabulary import Vocabulary
 
     folder.mkdir(parents=True)
-    writer = ShardWriter(folder, "train", len(clips))
+    writer = ShardWriter(folder, "train-000000", "train")
     for key, members in clips.items():
         writer.add(key, members)
+    shard = writer.finish()
+    assert shard is not None
     vocabulary, durations = Vocabulary(()).to_bytes({}), io.BytesIO()
     np.save(durations, np.ones(len(clips), dtype=np.float32))
     (folder / "vocabulary.txt").write_bytes(vocabulary)
@@ -180,7 +182,7 @@ def write_ours(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
         written=len(clips),
         filtered={},
         quarantined={},
-        shards=writer.finish(),
+        shards=[shard],
         features=[],
         labels={},
         counts={**counts, "words_past_end": 0, "seconds": len(clips)},
@@ -188,7 +190,7 @@ def write_ours(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
         durations_sha256={"train": hashlib.sha256(durations.getvalue()).hexdigest()},
     )
     (folder / "manifest.json").write_text(json.dumps(manifest.to_json()))
-    return folder / manifest.shards[0].name
+    return folder / shard.name
 
 
 def read_ours(folder: Path) -> tuple[dict[str, str], str]:

@@ -103,7 +103,9 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20, help="at most so many of each folder")
     chosen = parser.parse_args()
     films = [path.read_bytes() for folder in chosen.folders for path in sorted(folder.rglob("*.mp4"))[: chosen.clips]]
-    stored, kilobytes, seconds = {}, {}, {}
+    stored: dict[str, list[bytes]] = {}
+    kilobytes: dict[str, float] = {}
+    seconds: dict[bytes, float] = {}
     for form, store in FORMS.items():
         clips = [{"mp4": film} if store.media == "original" else as_frames({"mp4": film}, store) for film in films]
         stored[form] = [picture for members in clips if (picture := video_of(members)) is not None]

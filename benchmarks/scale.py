@@ -148,7 +148,7 @@ def stored(root: Path, folder: Path) -> dict[str, float]:
     write(_write(root, folder))
     shard_set = ShardSet(folder / "out")
     split = shard_set.split("train")
-    clips = Clips(shard_set, "train", features=build(_features()), vocabulary=None)
+    clips = Clips(shard_set, "train", features=build(_features()), vocabulary=None, labels={}, prepare=None)
     for epoch in range(11):
         if epoch == 1:
             start = time.perf_counter()

@@ -151,7 +151,7 @@ def fill(work: Work, plan: Plan, todo: Sequence[PlannedShard], samples: Samples,
             for key, sample in results:
                 quarantine.count(key, sample.reason if isinstance(sample, Failure) else None)
                 writing[0].add(key, sample)
-                advance()
+                advance(1)
                 if not writing[0].left:
                     if finishing is not None:
                         finishing.result()

@@ -18,8 +18,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-    """Report on standard error; the function it gives is called after each clip.
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Report on standard error; the function it gives is called with how many clips are done since.
 
     Args:
         what: "writing", ...
@@ -33,16 +33,16 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[], None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done)
-        yield lambda: bar.advance(task)
+        yield lambda clips: bar.advance(task, clips)
 
 
-def _lines(what: str, total: int, done: int) -> Callable[[], None]:
+def _lines(what: str, total: int, done: int) -> Callable[[int], None]:
     started = last = time.monotonic()
     fresh = 0
 
-    def advance() -> None:
+    def advance(clips: int) -> None:
         nonlocal last, fresh
-        fresh += 1
+        fresh += clips
         now = time.monotonic()
         if now - last < LINE_EVERY_S:
             return

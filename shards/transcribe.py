@@ -23,18 +23,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shards.asr.recogniser import Heard, Recogniser, most_likely, recognise
 from shards.asr.sounds import Sound, decoded_chunks, decoder
 from shards.corpora.config import CorpusConfig
 from shards.pool import Failure
+from shards.progress import progress
 from shards.record import RawClip, Word
 from shards.transcripts.recognised import NOTED, ClipFacts, check_same, settings_of_chunks, write_chunk
 from shards.work import locked, part_of
@@ -163,16 +162,15 @@ def transcribe(config: TranscribeConfig) -> Counts:
         workers = config.workers or len(os.sched_getaffinity(0))
         pool = decoder(model.recogniser.rate_hz, workers, config.timeout_s)
         with (
-            _bar(sum(len(chunks[number]) for number in todo)) as (bar, task),
+            progress("transcribing", sum(len(chunks[number]) for number in todo)) as advance,
             closing(decoded_chunks([chunks[number] for number in todo], pool)) as sounds,
         ):
             for number, decoded in zip(todo, sounds):
-                facts, words = _hear(chunks[number], decoded, model.recogniser, config, partial(bar.advance, task))
+                facts, words = _hear(chunks[number], decoded, model.recogniser, config, advance)
                 for clip, sound in zip(facts, decoded):
                     counts.add(clip, undecodable=isinstance(sound, Failure))
                 _check_failed(counts, sum(len(chunks[number]) for number in ours), config)
                 write_chunk(out, number, settings, facts, words)
-                bar.update(task, completed=counts.clips)
         finished = len(_finished(out, settings))
     _print(out, counts, time.monotonic() - started, model.device, (finished, len(chunks)))
     return counts
@@ -213,6 +211,7 @@ def _hear(
 ) -> tuple[list[ClipFacts], dict[str, tuple[Word, ...]]]:
     """Facts of each clip, and the words of those that did not fail."""
     sounds = {clip.key: sound for clip, sound in zip(clips, decoded, strict=True) if isinstance(sound, np.ndarray)}
+    advance(len(clips) - len(sounds))
     import torch  # loaded with the model already
 
     try:
@@ -259,15 +258,6 @@ def _check_failed(counts: Counts, total: int, config: TranscribeConfig) -> None:
         f"{counts.undecodable} clips cannot be decoded so far, over max_failed_share ({config.max_failed_share:g}) "
         f"of {total}. Reasons: {first}. Repair the files, or raise max_failed_share, and give the same command again"
     )
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[tuple[Progress, TaskID]]:
-    """A bar that counts clips, on a terminal only."""
-    console = Console(stderr=True)
-    columns = (TextColumn("transcribing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        yield bar, bar.add_task("", total=total)
 
 
 def _print(out: Path, counts: Counts, took_s: float, device: str, chunks: tuple[int, int]) -> None:

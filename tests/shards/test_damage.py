@@ -1,18 +1,16 @@
 """Each kind of damage to a shard is named with shard, file and byte, and no wrong byte is ever delivered."""
 
 import hashlib
-import importlib.util
 import json
 import re
-import sys
 import tarfile
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import damage
 import pytest
 import torch
 
@@ -24,20 +22,6 @@ from triptych.config import UserError
 SHARD = "train-000001.tar"
 FILE = re.compile(r"train-speaker\d/(clip\d\d|evil)\.(json|wav|lfbe\.npy|face_crops\.npy)|evil\.json")
 BYTE = re.compile(r"byte \d+")
-
-
-def load_benchmark() -> ModuleType:
-    """benchmarks/damage.py, whose ten kinds of damage these are."""
-    spec = importlib.util.spec_from_file_location("damage", Path(__file__).parents[2] / "benchmarks" / "damage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["damage"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-damage = load_benchmark()
 
 
 def with_entry(tar: bytes, files: list[Any], **changes: Any) -> bytes:

@@ -11,7 +11,7 @@ def test_the_log_of_a_job_gets_a_line_now_and_then(
 
     with progress.progress("writing", total=20, done=10) as advance:
         for _ in range(6):
-            advance()
+            advance(1)
 
     assert capsys.readouterr().err.splitlines() == [
         "writing: 13 of 20 clips, 0.0 clips/s, 3 min left",

@@ -1,13 +1,11 @@
 """Damaged media never get into a shard unnoticed, and damaged shards never into a run."""
 
-import importlib.util
 import re
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
+import damage
 import numpy as np
 import pytest
 
@@ -86,7 +84,7 @@ def test_each_damaged_byte_of_a_shard_is_found(demo, trials, random, record_prop
 
 def test_each_kind_of_damage_to_a_shard_is_named(demo, trials, random, record_property) -> None:
     """The ten kinds of benchmarks/damage.py, at a random shard of real clips."""
-    damage, met = load_benchmark(), Counter[str]()
+    met = Counter[str]()
     tars = [demo.shards / shard.name for shard in load_manifest(demo.shards).shards]
     kinds = list(damage.DAMAGES.items())
     for number in range(trials(100)):
@@ -101,17 +99,6 @@ def test_each_kind_of_damage_to_a_shard_is_named(demo, trials, random, record_pr
         finally:
             path.write_bytes(before)
     record_property("measured", ", ".join(f"{kind}: {count} by reading" for kind, count in sorted(met.items())))
-
-
-def load_benchmark() -> ModuleType:
-    """benchmarks/damage.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("damage", Path(__file__).parents[2] / "benchmarks" / "damage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["damage"] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
 
 
 def kind_of(folder: Path, name: str, place: int) -> str:
