@@ -75,6 +75,40 @@ class Distributed:
                 dist.all_reduce(total)
         return total
 
+    def max(self, values: Tensor) -> Tensor:
+        """As `sum`, the largest of each element."""
+        largest = values.clone()
+        if self.world > 1:
+            with self._explaining():
+                dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest
+
+    def gather_rows(self, rows: Tensor) -> tuple[Tensor, slice]:
+        """The ranks' rows under each other, in the order of ranks, on every rank (a collective).
+
+        Args:
+            rows: [B, W], on `device`; B may differ between ranks.
+
+        Returns:
+            [N, W], and where this rank's rows are.
+
+        Raises:
+            RuntimeError: the other ranks did not answer.
+        """
+        if self.world == 1:
+            return rows, slice(0, len(rows))
+        sizes = torch.zeros(self.world, dtype=torch.int64, device=rows.device)
+        sizes[self.rank] = len(rows)
+        counts = self.sum(sizes).tolist()
+        padded = rows.new_zeros(max(counts), rows.shape[1])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        with self._explaining():
+            dist.all_gather(parts, padded)
+        start = sum(counts[: self.rank])
+        gathered = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return gathered, slice(start, start + len(rows))
+
     def on_main(self, function: Callable[[], T]) -> T:
         """Call `function` on rank 0 and give its (small) result to all ranks (a collective).
 

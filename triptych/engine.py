@@ -10,18 +10,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from triptych import compare
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.optim import OptimizerConfig, lr_at
 from triptych.reading import Reading
 from triptych.tally import Key, Record, Tally, means, refuse_broken
-from triptych.task import Task, Total
+from triptych.task import Embeddings, Task, Total
 
 LOG = logging.getLogger(__name__)
 
@@ -48,70 +48,6 @@ class StepResult:
     """Of the global batch."""
     stop: bool
     """Whether any rank was asked to stop."""
-
-
-class Objective(nn.Module):
-    """The module that DeepSpeed or DDP wraps: task in, one loss out, because they hook onto the tensors of its output.
-
-    bf16 is autocast over fp32 weights: what a model computes in float32 on purpose (times in seconds, losses, norms)
-    stays exact, whichever model it is, and a checkpoint is the same in both precisions.
-    """
-
-    def __init__(self, task: Task, precision: str, *, refuse_unused: bool = False) -> None:
-        """Wrap a task.
-
-        Args:
-            task: on any device.
-            precision: "fp32" or "bf16".
-            refuse_unused: whether a parameter that a micro-batch did not use is an error.
-        """
-        super().__init__()
-        self.task = task
-        self.precision = precision
-        self.refuse_unused = refuse_unused
-
-    def forward(self, batch: Batch, scale: Mapping[str, float]) -> tuple[Tensor, dict[str, Total], dict[str, Total]]:
-        """Loss of a micro-batch as its part of the step's loss, and the detached totals.
-
-        Args:
-            batch: on the device.
-            scale: objective -> factor of its summed loss.
-        """
-        with torch.autocast(self._device_type(), dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            output = self.task(batch)
-        loss = sum((scale.get(name, 0.0) * total.sum.float() for name, total in output.losses.items()), torch.zeros(()))
-        if torch.is_grad_enabled():
-            loss = loss + self._untouched(loss)
-        losses = {name: Total(total.sum.detach(), total.count) for name, total in output.losses.items()}
-        return loss, losses, dict(output.report)
-
-    def _device_type(self) -> str:
-        return next(self.parameters()).device.type
-
-    def _untouched(self, loss: Tensor) -> Tensor:
-        """Zero, with a gradient of zero for every parameter that this micro-batch did not use.
-
-        Ranks reduce the gradients of all parameters together, and their clips may lack different modalities.
-        """
-        used: set[int] = set()
-        seen: set[Any] = set()
-        waiting = [loss.grad_fn]
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if hasattr(node, "variable"):
-                used.add(id(node.variable))
-            waiting.extend(following for following, _ in node.next_functions)
-        rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
-        if rest and self.refuse_unused:
-            raise UserError(
-                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage "
-                f"2 or 3 every rank must use all weights in the same order, so set engine.zero_stage=1"
-            )
-        touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
-        return sum(touched, torch.zeros((), device=loss.device))
 
 
 class Engine(ABC):
@@ -150,21 +86,13 @@ class Engine(ABC):
             UserError: no target in the global batch, or a loss or gradient that is not finite. Weights are then as
                 they were, except where ZeRO (stage 1 to 3) tells of the gradient's norm only after its update.
         """
-        # Dropout is a function of (seed, step, rank), so that resuming needs no generator state.
-        torch.manual_seed(((self._seed * 1_000_003 + step) * 65_537 + self.distributed.rank) % 2**63)
         counts = self._counts(micro_batches, step)
         weights = {name: dict(self.task.weights(step)).get(name, 1.0) for name in counts}
         # Times the world size because DeepSpeed and DDP average gradients over ranks.
         scale = {name: weights[name] * self.distributed.world / count for name, count in counts.items() if count}
         lr = lr_at(step, self._optimizer_config, self._max_steps)
         self._module().train()
-        records: list[Record] = []
-        for index, batch in enumerate(micro_batches):
-            last = index == len(micro_batches) - 1
-            with self._accumulating(last):
-                loss, *totals = self._module()(batch.to(self.device), scale)
-                self._backward(loss, last)
-            records.append((totals[0], totals[1]))
+        records = self._accumulate(micro_batches, step, scale)
         own = Reading.of(micro_batches)
         tally, sums, (stops, *numbers) = self._over_ranks("train_step", records, stop(), *own.numbers)
         if not all(math.isfinite(value) for (kind, _), (value, _) in sums.items() if kind == "loss"):
@@ -186,19 +114,69 @@ class Engine(ABC):
             stop=stops > 0,
         )
 
+    def _accumulate(self, micro_batches: list[Batch], step: int, scale: Mapping[str, float]) -> list[Record]:
+        """The gradients of an optimizer step, and the totals of each micro-batch.
+
+        Where clips are compared over the step, all micro-batches but the first are embedded ahead without a graph, and
+        a second time with it (triptych.compare).
+        """
+        ahead: list[compare.Embedded] = []
+        if len(micro_batches) > 1 and self.task.compares:
+            with torch.no_grad():
+                for index, batch in enumerate(micro_batches[1:], start=1):
+                    self._seed_dropout(step, index)
+                    ahead.append(self._module()(batch.to(self.device), {}, losses=False)[2])
+        compared = compare.Compared([], ({}, {}))
+        records: list[Record] = []
+        for index, batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            self._seed_dropout(step, index)
+            with self._accumulating(last):
+                loss, (losses, report), embedded = self._module()(batch.to(self.device), scale)
+                if embedded:
+                    if index == 0:
+                        compared = compare.compare(self.task, [embedded, *ahead], scale, self.distributed)
+                    loss = loss + compare.pull_back(embedded, compared.gradients[index])
+                self._backward(loss, last)
+            more = compared.record if index == 0 else _nothing(compared.record)
+            records.append(({**losses, **more[0]}, {**report, **more[1]}))
+        return records
+
+    def _seed_dropout(self, step: int, micro_batch: int) -> None:
+        """Dropout is a function of (seed, step, rank, micro-batch): resuming needs no generator state, and what is run
+        twice draws the same."""
+        first = (self._seed * 1_000_003 + step) * 65_537 + self.distributed.rank
+        torch.manual_seed((first + micro_batch * 0x9E3779B97F4A7C15) % 2**63)
+
+    def embed(self, batches: Iterable[Batch]) -> tuple[list[str], dict[str, Embeddings]]:
+        """Keys of all clips of all ranks, and objective -> their embeddings in that order, in evaluation mode.
+
+        Ranks give equal numbers of batches.
+        """
+        self._module().eval()
+        keys: list[str] = []
+        embedded: list[compare.Embedded] = []
+        with torch.no_grad():
+            for batch in batches:
+                embedded.append(self._module()(batch.to(self.device), {}, losses=False)[2])
+                keys += batch.keys
+        joined = {name: compare.join([part[name] for part in embedded]) for name in embedded[0]}
+        gathered = {name: compare.gather(own, self.distributed)[0] for name, own in joined.items()}
+        return [key for own in self.distributed.gather(keys) for key in own], gathered
+
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Means over all batches of all ranks, without gradients: "loss/<objective>" and the report's figures, and
         "damaged_clips" where clips could not be read.
 
-        A figure without a single item is missing. Ranks give equal numbers of batches.
+        A figure without a single item is missing, and so are losses that compare clips. Ranks give equal numbers of
+        batches.
         """
         self._module().eval()
         records: list[Record] = []
         own = Reading()
         with torch.no_grad():
             for batch in batches:
-                _, *totals = self._module()(batch.to(self.device), {})
-                records.append((totals[0], totals[1]))
+                records.append(self._module()(batch.to(self.device), {}, embed=False)[1])
                 own += Reading.of([batch])
         if not records:
             return {}
@@ -264,7 +242,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _module(self) -> nn.Module:
-        """The wrapped Objective."""
+        """The wrapped StepLoss."""
 
     def _accumulating(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Around forward and backward of a micro-batch; DDP wants to know early that it is not the last."""
@@ -336,6 +314,12 @@ class Engine(ABC):
             self._keys[caller] = tally.keys
         assert tally.keys == self._keys[caller], f"figures changed: {self._keys[caller]} -> {tally.keys}"
         return tally, *tally.over_ranks(self.distributed, *numbers)
+
+
+def _nothing(record: Record) -> Record:
+    """The same names without an item."""
+    losses, report = ({name: Total(total.sum * 0, 0) for name, total in totals.items()} for totals in record)
+    return losses, report
 
 
 def _buffers(module: nn.Module) -> dict[str, Tensor]:

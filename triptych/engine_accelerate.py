@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from triptych.distributed import Distributed
-from triptych.engine import Engine, Objective
+from triptych.engine import Engine
 from triptych.optim import OptimizerConfig, build
+from triptych.step_loss import StepLoss
 from triptych.task import Task
 
 
@@ -51,13 +52,13 @@ class AccelerateEngine(Engine):
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         self._config = config
-        # Ranks evaluate without talking to each other, so buffers are not broadcast; the Objective gives every
-        # parameter a gradient, so none is looked for. Precision is the Objective's matter.
+        # Ranks evaluate without talking to each other, so buffers are not broadcast; StepLoss gives every
+        # parameter a gradient, so none is looked for. Precision is StepLoss's matter.
         wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=distributed.device.type == "cpu", kwargs_handlers=[wrapping])
-        objective = Objective(task, config.precision).to(distributed.device)
-        self._optimizer = build(objective, optimizer)
-        self._wrapped: Any = self._accelerator.prepare(objective)
+        loss = StepLoss(task, config.precision).to(distributed.device)
+        self._optimizer = build(loss, optimizer)
+        self._wrapped: Any = self._accelerator.prepare(loss)
 
     def _module(self) -> nn.Module:
         return self._wrapped

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from triptych.distributed import Distributed
-from triptych.engine import MOMENTS, Engine, Objective
+from triptych.engine import MOMENTS, Engine
 from triptych.optim import OptimizerConfig, build
+from triptych.step_loss import StepLoss
 from triptych.task import Task
 
 BUCKET_ELEMENTS = 50_000_000
@@ -66,11 +67,11 @@ class DeepSpeedEngine(Engine):
         # Stages 2 and 3 fill their buckets in the order in which gradients arrive and add up buckets of all ranks: an
         # unused weight on one rank shifts its neighbours into each other's place, without any error (tried).
         refuse_unused = config.zero_stage > 1 and distributed.world > 1
-        objective = Objective(task, config.precision, refuse_unused=refuse_unused).to(distributed.device)
+        loss = StepLoss(task, config.precision, refuse_unused=refuse_unused).to(distributed.device)
         self._deepspeed = deepspeed
         self._engine: Any = deepspeed.initialize(
-            model=objective,
-            optimizer=build(objective, optimizer),
+            model=loss,
+            optimizer=build(loss, optimizer),
             config={
                 "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own bookkeeping
                 "gradient_accumulation_steps": num_micro_batches,

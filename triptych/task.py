@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from triptych.batch import Batch
+from triptych.distributed import Distributed
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Output:
     the same names, with a count of 0 where there is nothing to tell."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """What a loss compares that needs all clips of an optimizer step at once.
+
+    Legend: B clips of a micro-batch, or N of all micro-batches and ranks.
+    """
+
+    rows: Mapping[str, Tensor]
+    """Name -> [B, ...] float32 or float64, with the graph."""
+    present: Mapping[str, Tensor]
+    """Name -> [B] bool, which clips count; its names need not be those of `rows`."""
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name -> a number that is learnt and belongs to no clip, such as a temperature; with the graph."""
+
+
 class Prepare(Protocol):
     """Draws what is random about a batch (masks, targets) on the CPU, in a loader worker; must be picklable.
 
@@ -47,6 +63,8 @@ class Task(nn.Module):
     """What the run exports (triptych.models.load.save_encoder)."""
     prepare: Prepare
     """Given to the loader."""
+    compares: bool = False
+    """Whether `embed` gives anything."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> Mapping[str, int]:
@@ -54,7 +72,29 @@ class Task(nn.Module):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
-        """Losses and report of a prepared micro-batch; `losses` has the keys of `counts`, also where a count is 0."""
+        """Losses and report of a prepared micro-batch; `losses` has the keys of `counts`, also where a count is 0, but
+        for those objectives that `embed` names."""
+
+    def embed(self, batch: Batch) -> Mapping[str, Embeddings]:
+        """Objective -> embeddings of a prepared micro-batch, of those that compare clips with each other: always the
+        same objectives and names. Called before `forward`, so that its dropout can be drawn again."""
+        return {}
+
+    def compare(
+        self, objective: str, gathered: Embeddings, own: slice, distributed: Distributed
+    ) -> tuple[Total, Mapping[str, Total]]:
+        """This rank's share of the loss over the embeddings of a whole optimizer step.
+
+        Args:
+            objective: one that `embed` names.
+            gathered: of all N clips, the same on every rank.
+            own: rows of this rank.
+            distributed: for sums over ranks; every rank calls this at the same time.
+
+        Returns:
+            The loss and figures of the own rows: ranks' sums and counts add up, and the count is that of `counts`.
+        """
+        raise NotImplementedError(objective)
 
     def weights(self, step: int) -> Mapping[str, float]:
         """Objective -> its weight in the total loss at an optimizer step (from 0)."""

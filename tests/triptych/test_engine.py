@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from triptych.config import UserError
-from triptych.engine import Objective
 from triptych.evaluate import LossEvaluator
+from triptych.step_loss import StepLoss
 
 KINDS = (0, 1, 2, 3, "accelerate")
 
@@ -54,6 +54,34 @@ def test_neither_world_size_nor_accumulation_nor_stage_changes_what_is_learnt(tm
         for file in ("model", "optimizer"):
             saved = load_file(tmp_path / f"1-2-4-{file}.safetensors")
             assert equal(saved, load_file(tmp_path / f"elastic-{kind}-{file}.safetensors")), kind
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_clips_are_compared_over_the_whole_step_however_it_is_cut(tmp_path, run_ranks):
+    for world in (1, 2):
+        run_ranks("pairs", tmp_path, world=world)
+    expected = load_file(tmp_path / "accelerate-1-1-model.safetensors")
+    del expected["encoder.seen"]
+    losses = json.loads((tmp_path / "accelerate-1-1.json").read_text())
+    found = sorted(tmp_path.glob("*-model.safetensors"))
+    assert len(found) == 20
+    for path in found:
+        weights = load_file(path)
+        for name, value in expected.items():
+            torch.testing.assert_close(weights[name], value, rtol=0, atol=2e-6, msg=f"{path.name}: {name}")
+        for one, other in zip(losses, json.loads((tmp_path / f"{path.name[:-18]}.json").read_text()), strict=True):
+            assert one == pytest.approx(other, abs=1e-5), path.name
+    assert abs(float(expected["scale"]) - 1.5) > 0.01
+
+
+@pytest.mark.parametrize("kind", [pytest.param(1, marks=pytest.mark.slow), "accelerate"])
+def test_a_micro_batch_that_is_embedded_twice_drops_the_same_units(alone, tiny, kind):
+    engine = tiny.build_engine(alone, kind, num_micro_batches=3, dropout=0.5, task=tiny.TinyPairs)
+    tiny.run_steps(engine, tiny.TinyLoader(0, 1, 3), 0, 1)
+    second, third, _, second_again, third_again = engine.task.embedded
+    assert torch.equal(second, second_again)
+    assert torch.equal(third, third_again)
 
 
 @pytest.mark.dist
@@ -118,12 +146,12 @@ def test_an_objective_without_items_is_left_out_of_the_figures(alone, tiny):
 def test_a_weight_that_a_micro_batch_did_not_use_has_a_zero_gradient_or_is_refused(tiny):
     batch = tiny.make_batch([0, 1])  # no video, so `rare` is not used
     task = tiny.TinyTask()
-    loss, *_ = Objective(task, "fp32")(batch, {"even": 1.0, "odd": 1.0})
+    loss, *_ = StepLoss(task, "fp32")(batch, {"even": 1.0, "odd": 1.0})
     loss.backward()
     assert all(parameter.grad is not None for parameter in task.parameters())
     assert not task.encoder.rare.weight.grad.any()
     with pytest.raises(UserError, match=r"encoder.rare.weight and 1 more weights took no part .*zero_stage=1"):
-        Objective(task, "fp32", refuse_unused=True)(batch, {"even": 1.0, "odd": 1.0})
+        StepLoss(task, "fp32", refuse_unused=True)(batch, {"even": 1.0, "odd": 1.0})
 
 
 def test_a_state_of_another_model_is_refused_by_name(alone, tiny):

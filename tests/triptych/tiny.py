@@ -20,7 +20,7 @@ from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
 from triptych.evaluate import LossEvaluator
 from triptych.optim import OptimizerConfig, ScheduleConfig
 from triptych.run import RunFolder
-from triptych.task import Output, Task, Total
+from triptych.task import Embeddings, Output, Task, Total
 from triptych.trainer import Trainer, TrainerConfig
 
 WIDTH = 6
@@ -65,6 +65,37 @@ class TinyTask(Task):
 
     def weights(self, step):
         return {"odd": 0.5}
+
+
+class TinyPairs(TinyTask):
+    """Beside `even` and `odd`, `pairs`: each clip's words find its sound among all clips of the step."""
+
+    compares = True
+
+    def __init__(self, dropout=0.0, skips=True):
+        super().__init__(dropout, skips)
+        self.left, self.right = nn.Linear(9, 4), nn.Linear(WIDTH, 4, bias=False)
+        self.scale = nn.Parameter(torch.tensor([1.5]))  # DeepSpeed cannot broadcast a weight without a dimension
+        self.embedded = []
+
+    def counts(self, batch):
+        return {**super().counts(batch), "pairs": int((batch.labels["word"] > 0).sum())}
+
+    def embed(self, batch):
+        left = self.left(self.encoder.layers(self.encoder.embedding(batch.labels["word"])))
+        rows = {"left": left.float(), "right": self.right(batch.tracks["audio"].values[:, 0]).float()}
+        self.embedded.append(rows["left"].detach())
+        present = {"left": batch.labels["word"] > 0}
+        return {"pairs": Embeddings(rows=rows, present=present, shared={"scale": self.scale[0]})}
+
+    def compare(self, objective, gathered, own, distributed):
+        there = gathered.present["left"]
+        logits = gathered.rows["left"][own] @ gathered.rows["right"].T * gathered.shared["scale"]
+        logits = logits.masked_fill(~there, -1e9)
+        right = torch.arange(own.start, own.stop)
+        losses = nn.functional.cross_entropy(logits, right, reduction="none")[there[own]]
+        count = int(there[own].sum())
+        return Total(losses.sum(), count), {"right": Total((logits.argmax(1) == right)[there[own]].sum(), count)}
 
 
 def make_batch(positions, epoch=0):
@@ -124,10 +155,10 @@ class TinyLoader:
         return batch
 
 
-def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6) -> Engine:
+def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6, task=TinyTask) -> Engine:
     """`kind` is a ZeRO stage or "accelerate"."""
     common = {"optimizer": OPTIMIZER, "max_steps": max_steps, "seed": 3}
-    task = TinyTask(dropout, skips=kind not in (2, 3))
+    task = task(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
         return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
     config = EngineConfig(zero_stage=kind, precision=precision)
@@ -243,6 +274,22 @@ def weights_of(engine):
 
 def spoil(batch):
     batch.labels["target"][:, 1] = float("nan")
+
+
+def pairs(folder):
+    """Weights and losses of four steps that compare clips, for several numbers of micro-batches."""
+    from safetensors.torch import save_file
+
+    dist = distributed.init("cpu")
+    for kind in (0, 1, 2, 3, "accelerate"):
+        for num in (1, 3):
+            engine = build_engine(dist, kind, num_micro_batches=num, task=TinyPairs)
+            losses = run_steps(engine, TinyLoader(dist.rank, dist.world, num), 0, 4)
+            for file, tensors in engine.state().items():
+                save_file(tensors, folder / f"{kind}-{dist.world}-{num}-{file}.safetensors")
+            if dist.is_main:
+                (folder / f"{kind}-{dist.world}-{num}.json").write_text(json.dumps(losses))
+    dist.shutdown()
 
 
 def gradients(folder):

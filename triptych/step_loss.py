@@ -1,0 +1,82 @@
+"""The module that DeepSpeed or DistributedDataParallel wraps around a task."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triptych import compare
+from triptych.batch import Batch
+from triptych.config import UserError
+from triptych.tally import Record
+from triptych.task import Output, Task, Total
+
+
+class StepLoss(nn.Module):
+    """The module that DeepSpeed or DDP wraps: task in, one loss out, because they hook onto the tensors of its output.
+
+    bf16 is autocast over fp32 weights: what a model computes in float32 on purpose (times in seconds, losses, norms)
+    stays exact, whichever model it is, and a checkpoint is the same in both precisions.
+    """
+
+    def __init__(self, task: Task, precision: str, *, refuse_unused: bool = False) -> None:
+        """Wrap a task.
+
+        Args:
+            task: on any device.
+            precision: "fp32" or "bf16".
+            refuse_unused: whether a parameter that a micro-batch did not use is an error.
+        """
+        super().__init__()
+        self.task = task
+        self.precision = precision
+        self.refuse_unused = refuse_unused
+
+    def forward(
+        self, batch: Batch, scale: Mapping[str, float], *, embed: bool = True, losses: bool = True
+    ) -> tuple[Tensor, Record, compare.Embedded]:
+        """Loss of a micro-batch as its part of the step's loss, the detached totals, and the embeddings.
+
+        Args:
+            batch: on the device.
+            scale: objective -> factor of its summed loss.
+            embed: whether the embeddings are wanted, else there are none.
+            losses: whether the losses are wanted, else they are none.
+        """
+        with torch.autocast(self._device_type(), dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            embedded = self.task.embed(batch) if embed else {}
+            output = self.task(batch) if losses else Output({}, {})
+        loss = sum((scale.get(name, 0.0) * total.sum.float() for name, total in output.losses.items()), torch.zeros(()))
+        if torch.is_grad_enabled():
+            loss = loss + self._untouched([loss, *compare.tensors(embedded)])
+        totals = {name: Total(total.sum.detach(), total.count) for name, total in output.losses.items()}
+        return loss, (totals, dict(output.report)), embedded
+
+    def _device_type(self) -> str:
+        return next(self.parameters()).device.type
+
+    def _untouched(self, roots: list[Tensor]) -> Tensor:
+        """Zero, with a gradient of zero for every parameter that this micro-batch did not use.
+
+        Ranks reduce the gradients of all parameters together, and their clips may lack different modalities.
+        """
+        used: set[int] = set()
+        seen: set[Any] = set()
+        waiting = [root.grad_fn for root in roots]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                used.add(id(node.variable))
+            waiting.extend(following for following, _ in node.next_functions)
+        rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
+        if rest and self.refuse_unused:
+            raise UserError(
+                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage "
+                f"2 or 3 every rank must use all weights in the same order, so set engine.zero_stage=1"
+            )
+        touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
+        return sum(touched, torch.zeros((), device=roots[0].device))
