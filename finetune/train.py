@@ -237,7 +237,8 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
         num_resamples=config.num_resamples,
         facts={
             "training": f"encoder and linear head together, {config.trainer.max_steps} steps of {config.global_batch} "
-            f"clips, AdamW, learning rate {config.optimizer.lr:g}; the step with the best {protocol.select} on valid",
+            f"clips, {config.optimizer.name}, learning rate {config.optimizer.lr:g}; the step with the best "
+            f"{protocol.select} on valid",
             "seeds": ", ".join(map(str, config.seeds)),
             "encoder": f"`{'/'.join(Path(config.encoder).parts[-3:])}`, model SHA-256 `{digest}`; random takes its "
             "architecture only",

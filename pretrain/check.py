@@ -13,6 +13,7 @@ from shards import plan
 from shards.index import ShardSet
 from shards.words import Vocabulary
 from triptych.batch import fake_batch
+from triptych.optim import MOMENTS
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
 SAMPLE_CLIPS, SAMPLE_WORDS = 2, 26
@@ -58,7 +59,8 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
         "parameters": parameters,
         "encoder_parameters": sum(p.numel() for p in task.encoder.parameters()),
         "micro_batches": plan.num_micro_batches(stream.global_batch, stream.micro_batch, world),
-        "state_gib": _state_bytes(parameters, config.engine.zero_stage, world) / 2**30,
+        "state_gib": _state_bytes(parameters, len(MOMENTS[config.optimizer.name]), config.engine.zero_stage, world)
+        / 2**30,
         "activations_gib": activations / SAMPLE_CLIPS * stream.micro_batch / 2**30,
         "petaflop_run": flops.get_total_flops() / SAMPLE_CLIPS * stream.global_batch * steps / 1e15,
     }
@@ -70,11 +72,12 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     return figures
 
 
-def _state_bytes(parameters: int, stage: int, world: int) -> float:
-    """Weights, gradients, AdamW's two moments and the working copy: 16 bytes a parameter (Rajbhandari et al. 2020,
-    section 3.1), of which ZeRO shares out 12 (stage 1), 14 (stage 2) or all 16 (stage 3)."""
-    shared = {0: 0, 1: 12, 2: 14, 3: 16}[stage]
-    return parameters * (16 - shared + shared / world)
+def _state_bytes(parameters: int, moments: int, stage: int, world: int) -> float:
+    """Weights, gradients, the optimizer's moments and the working copy: with AdamW's two 16 bytes a parameter
+    (Rajbhandari et al. 2020, section 3.1), of which ZeRO shares out 12 (stage 1), 14 (stage 2) or all 16 (stage 3)."""
+    optimizer = 4 + 4 * moments
+    shared = {0: 0, 1: optimizer, 2: optimizer + 2, 3: optimizer + 4}[stage]
+    return parameters * (optimizer + 4 - shared + shared / world)
 
 
 def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_up: bool) -> None:

@@ -2,7 +2,7 @@
 
 checkpoints/step-00001000/
     model.safetensors       whole fp32 weights and buffers, whatever the world size and ZeRO stage
-    optimizer.safetensors   AdamW's moments and step counts
+    optimizer.safetensors   the optimizer's moments, and AdamW's step counts
     state.json              step, and what the caller adds
     encoder/                what linear_probe, finetune and release load
     manifest.json           bytes and SHA-256 of every file above

@@ -18,15 +18,12 @@ from triptych import compare
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.distributed import Distributed
-from triptych.optim import OptimizerConfig, lr_at
+from triptych.optim import MOMENTS, OptimizerConfig, lr_at
 from triptych.reading import Reading
 from triptych.tally import Key, Record, Tally, means, refuse_broken
 from triptych.task import Embeddings, Task, Total
 
 LOG = logging.getLogger(__name__)
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of every parameter, beside the number of steps."""
 
 Files = dict[str, dict[str, Tensor]]
 """File name (no ending) -> tensor name -> tensor: what a checkpoint stores."""
@@ -60,6 +57,7 @@ class Engine(ABC):
         self.distributed = distributed
         self._seed = seed
         self._optimizer_config = optimizer
+        self._moments = MOMENTS[optimizer.name]
         self._max_steps = max_steps
         self._keys: dict[str, tuple[Key, ...]] = {}
         self._named: set[str] = set()
@@ -189,7 +187,7 @@ class Engine(ABC):
         """Whole, unsharded state on rank 0, in fp32 on the CPU; elsewhere empty.
 
         It depends neither on the world size nor on the ZeRO stage: "model" holds parameters and buffers, "optimizer"
-        AdamW's moments and step count of each parameter that was ever updated.
+        the moments (triptych.optim.MOMENTS) of each parameter that was ever updated, and with AdamW its step count.
         """
         model: dict[str, Tensor] = {}
         optimizer: dict[str, Tensor] = {}
@@ -197,7 +195,7 @@ class Engine(ABC):
             self._keep(model, name, self._read_weight(parameter))
             if not parameter.requires_grad:
                 continue
-            for moment in MOMENTS:
+            for moment in self._moments:
                 self._keep(optimizer, f"{moment}/{name}", self._read_moment(parameter, moment))
             steps = self._read_steps(parameter)
             self._keep(optimizer, f"step/{name}", None if steps is None else torch.tensor(float(steps)))
@@ -216,21 +214,29 @@ class Engine(ABC):
         """Continue from what `state` gave, at any world size and stage; every rank gives all of it.
 
         Raises:
-            UserError: names or shapes that are not this model's.
+            UserError: names or shapes that are not this model's, or moments that are not this optimizer's.
         """
         model, optimizer = files["model"], files["optimizer"]
         parameters = dict(self.task.named_parameters())
         buffers = _buffers(self.task)
         _check_fit({name: self._shape(p) for name, p in parameters.items()} | _shapes(buffers), _shapes(model))
+        stored = {name.partition("/")[0] for name in optimizer} - {"step"}
+        if not stored <= set(self._moments):
+            raise UserError(
+                f"the checkpoint is of another optimizer: it has {', '.join(sorted(stored))}, and "
+                f"{self._optimizer_config.name} keeps {', '.join(self._moments)}; start under another name"
+            )
         with torch.no_grad():
             self._before_load()
             for name, buffer in buffers.items():
                 buffer.copy_(model[name])
             for name, parameter in parameters.items():
                 self._write_weight(parameter, model[name].to(self.device))
-                if parameter.requires_grad and f"step/{name}" in optimizer:
-                    moments = {moment: optimizer[f"{moment}/{name}"].to(self.device, copy=True) for moment in MOMENTS}
-                    self._write_moments(parameter, moments, int(optimizer[f"step/{name}"]))
+                if parameter.requires_grad and f"{self._moments[0]}/{name}" in optimizer:
+                    whole = {moment: optimizer[f"{moment}/{name}"] for moment in self._moments}
+                    moments = {moment: value.to(self.device, copy=True) for moment, value in whole.items()}
+                    steps = optimizer.get(f"step/{name}")
+                    self._write_moments(parameter, moments, None if steps is None else int(steps))
             self._after_load()
 
     def _keep(self, kept: dict[str, Tensor], name: str, value: Tensor | None) -> None:
@@ -264,13 +270,14 @@ class Engine(ABC):
     def _read_moment(self, parameter: nn.Parameter, moment: str) -> Tensor | None: ...
 
     @abstractmethod
-    def _read_steps(self, parameter: nn.Parameter) -> int | None: ...
+    def _read_steps(self, parameter: nn.Parameter) -> int | None:
+        """Updates that AdamW counted; SGD does not count."""
 
     @abstractmethod
     def _write_weight(self, parameter: nn.Parameter, value: Tensor) -> None: ...
 
     @abstractmethod
-    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None: ...
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int | None) -> None: ...
 
     @abstractmethod
     def _before_load(self) -> None: ...

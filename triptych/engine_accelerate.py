@@ -44,7 +44,7 @@ class AccelerateEngine(Engine):
             task: on the CPU, the same weights on every rank.
             distributed: of triptych.distributed.init.
             config: precision, clipping.
-            optimizer: AdamW and its schedule.
+            optimizer: AdamW or SGD, and its schedule.
             max_steps: of the run, for the schedule.
             seed: of dropout.
         """
@@ -91,8 +91,9 @@ class AccelerateEngine(Engine):
     def _write_weight(self, parameter: nn.Parameter, value: Tensor) -> None:
         parameter.copy_(value)
 
-    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None:
-        self._optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **moments}
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int | None) -> None:
+        counted = {} if steps is None else {"step": torch.tensor(float(steps))}
+        self._optimizer.state[parameter] = {**counted, **moments}
 
     def _before_load(self) -> None:
         self._optimizer.state.clear()

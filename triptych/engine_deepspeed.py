@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from triptych.distributed import Distributed
-from triptych.engine import MOMENTS, Engine
+from triptych.engine import Engine
 from triptych.optim import OptimizerConfig, build
 from triptych.step_loss import StepLoss
 from triptych.task import Task
@@ -52,7 +52,7 @@ class DeepSpeedEngine(Engine):
             task: on the CPU, the same weights on every rank.
             distributed: of triptych.distributed.init.
             config: stage, precision, clipping.
-            optimizer: AdamW and its schedule.
+            optimizer: AdamW or SGD, and its schedule.
             num_micro_batches: of an optimizer step, on every rank.
             max_steps: of the run, for the schedule.
             seed: of dropout.
@@ -122,8 +122,6 @@ class DeepSpeedEngine(Engine):
     def _read_moment(self, parameter: nn.Parameter, moment: str) -> Tensor | None:
         if self._config.zero_stage == 0:
             return self._engine.optimizer.state[parameter].get(moment)
-        if self._read_steps(parameter) is None:
-            return None
         return self._deepspeed.utils.safe_get_full_optimizer_state(parameter, moment)
 
     def _read_steps(self, parameter: nn.Parameter) -> int | None:
@@ -141,12 +139,14 @@ class DeepSpeedEngine(Engine):
             with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 parameter.copy_(value)
 
-    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int) -> None:
+    def _write_moments(self, parameter: nn.Parameter, moments: dict[str, Tensor], steps: int | None) -> None:
         if self._config.zero_stage == 0:
-            self._engine.optimizer.state[parameter] = {"step": torch.tensor(float(steps)), **moments}
+            counted = {} if steps is None else {"step": torch.tensor(float(steps))}
+            self._engine.optimizer.state[parameter] = {**counted, **moments}
             return
-        for state in self._engine.optimizer.optimizer.state.values():
-            state["step"].fill_(max(float(state["step"]), steps))
+        if steps is not None:
+            for state in self._engine.optimizer.optimizer.state.values():
+                state["step"].fill_(max(float(state["step"]), steps))
         for moment, value in moments.items():
             if self._config.zero_stage < 3:
                 self._deepspeed.utils.safe_set_full_optimizer_state(parameter, value, moment)
@@ -155,14 +155,16 @@ class DeepSpeedEngine(Engine):
                 self._deepspeed.utils.safe_set_local_optimizer_state(parameter, part, moment)
 
     def _make_moments(self) -> None:
-        """Make what AdamW would make at its first step, all zeros.
+        """Make what the optimizer would make at its first step, all zeros.
 
-        DeepSpeed links weights to moments after the first parameter group stepped, when the second has none yet.
+        DeepSpeed links weights to moments after the first parameter group stepped, when the second has none yet. SGD
+        would take its first gradient for the momentum; to zeros it adds the same.
         """
         zero = self._engine.optimizer
         for partition in self._partitions():
-            state = {moment: torch.zeros_like(partition) for moment in MOMENTS}
-            zero.optimizer.state[partition] = {"step": torch.tensor(0.0), **state}
+            state = {moment: torch.zeros_like(partition) for moment in self._moments}
+            counted = {"step": torch.tensor(0.0)} if self._optimizer_config.name == "adamw" else {}
+            zero.optimizer.state[partition] = {**counted, **state}
         if self._config.zero_stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 

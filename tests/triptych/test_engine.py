@@ -7,9 +7,8 @@ from safetensors.torch import load_file
 
 from triptych.config import UserError
 from triptych.evaluate import LossEvaluator
+from triptych.optim import lr_at, parameter_groups
 from triptych.step_loss import StepLoss
-
-KINDS = (0, 1, 2, 3, "accelerate")
 
 
 def equal(one, other):
@@ -21,8 +20,8 @@ def equal(one, other):
 def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(tmp_path, run_ranks, tiny):
     run_ranks("resume_before", tmp_path)
     run_ranks("resume_after", tmp_path)
-    for kind, precision in tiny.KINDS:
-        name = f"{kind}-{precision}-2"
+    for kind, precision, optimizer in tiny.KINDS:
+        name = f"{kind}-{precision}-{optimizer}-2"
         straight = json.loads((tmp_path / f"{name}.json").read_text())
         resumed = json.loads((tmp_path / f"{name}-again.json").read_text())
         assert straight["losses"][3:] == resumed["losses"], name
@@ -54,6 +53,54 @@ def test_neither_world_size_nor_accumulation_nor_stage_changes_what_is_learnt(tm
         for file in ("model", "optimizer"):
             saved = load_file(tmp_path / f"1-2-4-{file}.safetensors")
             assert equal(saved, load_file(tmp_path / f"elastic-{kind}-{file}.safetensors")), kind
+
+
+def plain_sgd(tiny, num_steps):
+    """A task that torch's own SGD trained on whole global batches, and its momenta."""
+    config = tiny.OPTIMIZERS["sgd"]
+    task = tiny.TinyTask()
+    groups = parameter_groups(task, config.weight_decay)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    for step, (batch,) in zip(range(num_steps), tiny.TinyLoader(0, 1).steps(0), strict=False):
+        even, odd = (total.sum / total.count for total in task(batch).losses.values())
+        optimizer.zero_grad()
+        (even + 0.5 * odd).backward()
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, config, 6)
+        optimizer.step()
+    momenta = {name: optimizer.state[parameter]["momentum_buffer"] for name, parameter in task.named_parameters()}
+    return task, momenta
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_sgd_over_ranks_micro_batches_and_stages_is_torchs_own(tmp_path, run_ranks, tiny):
+    run_ranks("sgd", tmp_path)
+    task, momenta = plain_sgd(tiny, num_steps=4)
+    for kind in tiny.ENGINES:
+        model, optimizer = (load_file(tmp_path / f"{kind}-{file}.safetensors") for file in ("model", "optimizer"))
+        assert set(optimizer) == {f"momentum_buffer/{name}" for name in momenta}
+        for name, parameter in task.named_parameters():
+            same = {"rtol": 0, "atol": 1e-6, "msg": f"{kind}: {name}"}
+            torch.testing.assert_close(model[name], parameter, **same)
+            torch.testing.assert_close(optimizer[f"momentum_buffer/{name}"], momenta[name], **same)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_moments_are_restored_and_those_of_another_optimizer_refused(alone, tiny, optimizer):
+    engine = tiny.build_engine(alone, "accelerate", optimizer=optimizer)
+    tiny.run_steps(engine, tiny.TinyLoader(0, 1), 0, 2)
+    kept = engine.state()
+    tiny.run_steps(engine, tiny.TinyLoader(0, 1), 2, 4)
+    again = tiny.build_engine(alone, "accelerate", optimizer=optimizer)
+    again.load_state(kept)
+    assert equal(again.state()["optimizer"], kept["optimizer"])
+    tiny.run_steps(again, tiny.TinyLoader(0, 1), 2, 4)
+    assert all(equal(again.state()[file], engine.state()[file]) for file in kept)
+    other = tiny.build_engine(alone, "accelerate", optimizer="sgd" if optimizer == "adamw" else "adamw")
+    with pytest.raises(UserError, match=r"of another optimizer: it has .*; start under another name"):
+        other.load_state(kept)
 
 
 @pytest.mark.dist

@@ -24,7 +24,11 @@ from triptych.task import Embeddings, Output, Task, Total
 from triptych.trainer import Trainer, TrainerConfig
 
 WIDTH = 6
-OPTIMIZER = OptimizerConfig(lr=0.05, schedule=ScheduleConfig(name="cosine", warmup_steps=2))
+SCHEDULE = ScheduleConfig(name="cosine", warmup_steps=2)
+OPTIMIZERS = {
+    "adamw": OptimizerConfig(lr=0.05, schedule=SCHEDULE),
+    "sgd": OptimizerConfig(name="sgd", lr=0.3, momentum=0.9, weight_decay=0.1, schedule=SCHEDULE),
+}
 
 
 class TinyEncoder(nn.Module):
@@ -155,9 +159,11 @@ class TinyLoader:
         return batch
 
 
-def build_engine(dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6, task=TinyTask) -> Engine:
+def build_engine(
+    dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6, optimizer="adamw", task=TinyTask
+) -> Engine:
     """`kind` is a ZeRO stage or "accelerate"."""
-    common = {"optimizer": OPTIMIZER, "max_steps": max_steps, "seed": 3}
+    common = {"optimizer": OPTIMIZERS[optimizer], "max_steps": max_steps, "seed": 3}
     task = task(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
         return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
@@ -170,7 +176,12 @@ def run_steps(engine, loader, start, stop):
     return [engine.train_step(next(steps), step).losses for step in range(start, stop)]
 
 
-KINDS = [(kind, precision) for kind in (0, 1, 2, 3, "accelerate") for precision in ("fp32", "bf16")]
+ENGINES = (0, 1, 2, 3, "accelerate")
+KINDS = [
+    (kind, precision, optimizer)
+    for kind in ENGINES
+    for precision, optimizer in (("fp32", "adamw"), ("bf16", "adamw"), ("fp32", "sgd"))
+]
 
 
 def resume_before(folder):
@@ -178,11 +189,11 @@ def resume_before(folder):
     from safetensors.torch import save_file
 
     dist = distributed.init("cpu")
-    for kind, precision in KINDS:
+    for kind, precision, optimizer in KINDS:
         loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
-        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2)
+        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2, optimizer=optimizer)
         losses = run_steps(engine, loader, 0, 3)
-        name = f"{kind}-{precision}-{dist.world}"
+        name = f"{kind}-{precision}-{optimizer}-{dist.world}"
         for file, tensors in engine.state().items():
             save_file(tensors, folder / f"{name}-3-{file}.safetensors")
         losses += run_steps(engine, loader, 3, 6)
@@ -201,10 +212,10 @@ def resume_after(folder):
     from safetensors.torch import load_file, save_file
 
     dist = distributed.init("cpu")
-    for kind, precision in KINDS:
+    for kind, precision, optimizer in KINDS:
         loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
-        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2)
-        name = f"{kind}-{precision}-{dist.world}"
+        engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2, optimizer=optimizer)
+        name = f"{kind}-{precision}-{optimizer}-{dist.world}"
         files = {file: load_file(folder / f"{name}-3-{file}.safetensors") for file in ("model", "optimizer")}
         engine.load_state(files)
         again = engine.state()
@@ -297,7 +308,7 @@ def gradients(folder):
     from safetensors.torch import load_file, save_file
 
     dist = distributed.init("cpu")
-    for kind in (0, 1, 2, 3, "accelerate"):
+    for kind in ENGINES:
         for num in (1, 4) if kind in (0, "accelerate") or dist.world > 1 else (4,):
             engine = build_engine(dist, kind, num_micro_batches=num)
             run_steps(engine, TinyLoader(dist.rank, dist.world, num), 0, 4)
@@ -310,6 +321,19 @@ def gradients(folder):
             engine.load_state(files)
             for file, tensors in engine.state().items():
                 save_file(tensors, folder / f"elastic-{kind}-{file}.safetensors")
+    dist.shutdown()
+
+
+def sgd(folder):
+    """The state after four steps of SGD, each over two micro-batches a rank, of every engine."""
+    from safetensors.torch import save_file
+
+    dist = distributed.init("cpu")
+    for kind in ENGINES:
+        engine = build_engine(dist, kind, num_micro_batches=2, optimizer="sgd")
+        run_steps(engine, TinyLoader(dist.rank, dist.world, 2), 0, 4)
+        for file, tensors in engine.state().items():
+            save_file(tensors, folder / f"{kind}-{file}.safetensors")
     dist.shutdown()
 
 
