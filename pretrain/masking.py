@@ -44,7 +44,7 @@ def draw_words(batch: Batch, rate: float, seed: int) -> Tensor:
     num_words = text.mask.shape[1]
     drawn = np.stack(
         [
-            _generator(seed, epoch, key).random(num_words) < rate
+            generator(seed, epoch, key).random(num_words) < rate
             for epoch, key in zip(batch.epochs, batch.keys, strict=True)
         ]
     )
@@ -78,6 +78,7 @@ def hidden_steps(batch: Batch, words_BT: Tensor, config: MaskConfig) -> Mapping[
     return hidden
 
 
-def _generator(seed: int, epoch: int, key: str) -> np.random.Generator:
+def generator(seed: int, epoch: int, key: str) -> np.random.Generator:
+    """Random numbers of a clip in an epoch, the same on every machine and in every batch."""
     digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest)))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.masking import MaskConfig, draw_words, hidden_steps, known_words
-from pretrain.objectives.objective import Objective
+from pretrain.objectives.objective import Objective, ObjectiveConfig
 from triptych.batch import IGNORE, Batch
 from triptych.models.encoder import Encoder
 from triptych.task import Total
@@ -18,10 +18,9 @@ NAME = "masked_lm"
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedLMConfig:
+class MaskedLMConfig(ObjectiveConfig):
     """Predict masked words from what is left of all modalities."""
 
-    weight: float = 1.0
     mask: MaskConfig = field(default_factory=MaskConfig)
     evaluate: Literal["drawn", "each_word"] = "drawn"
     """drawn: the same random masks at every evaluation. each_word: every word of a clip masked alone, one after the
@@ -57,6 +56,7 @@ class MaskedLM(Objective):
     """A linear layer to the vocabulary at every masked word's place in the fused sequence; loss at those words only."""
 
     name = NAME
+    config: MaskedLMConfig
 
     def __init__(self, config: MaskedLMConfig, encoder: Encoder, seed: int) -> None:
         """Build it.
@@ -64,7 +64,7 @@ class MaskedLM(Objective):
         Raises:
             ValueError: the encoder's anchor is not the text, or there is no vocabulary to predict.
         """
-        super().__init__()
+        super().__init__(config)
         if encoder.anchor != "text":
             raise ValueError(f"objectives.{NAME}: predicts words at their places, so the encoder's anchor must be text")
         if not encoder.words:
@@ -72,8 +72,6 @@ class MaskedLM(Objective):
                 f"objectives.{NAME}: no clip of the training split has words, so there is none to predict: write the "
                 "shards with transcripts, as in corpus.voxceleb2.transcripts=[words.ctm]"
             )
-        self.config = config
-        self.weight = config.weight
         self.prepare = DrawMasks(config.mask, seed)
         self.output = nn.Linear(encoder.widths["fused"], len(encoder.words))
 

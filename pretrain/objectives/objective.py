@@ -2,8 +2,10 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 
+import numpy as np
 from torch import nn
 
 from triptych.batch import Batch
@@ -11,13 +13,44 @@ from triptych.models.encoder import Encoder
 from triptych.task import Output, Prepare, Task, Total
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What every objective is told; one with checks of its own begins them with `super().__post_init__()`."""
+
+    weight: float = 1.0
+    """Of this objective's mean loss in the sum over the objectives."""
+    weight_at: dict[int, float] = field(default_factory=dict)
+    """Optimizer step (from 0) -> factor of `weight`, as in {0: 0.1, 1000: 1.0}: linear between the steps, constant
+    before the first and after the last; without any it is 1. Points of an override join those of the file. Where the
+    factor is 0 the loss is still computed and logged, and teaches nothing."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < inf:
+            raise ValueError(f"weight: {self.weight} must be a number, 0 or more")
+        for step, factor in self.weight_at.items():
+            if step < 0 or not 0 <= factor < inf:
+                raise ValueError(f"weight_at: {step}: {factor}; steps and factors must be numbers, 0 or more")
+        if self.weight_at and not any(self.weight_at.values()):
+            raise ValueError("weight_at: every factor is 0, so the objective would never count; leave it out instead")
+
+    def weight_of(self, step: int) -> float:
+        """Weight at an optimizer step (from 0)."""
+        if not self.weight_at:
+            return self.weight
+        steps, factors = zip(*sorted(self.weight_at.items()), strict=True)
+        return self.weight * float(np.interp(step, steps, factors))
+
+
 class Objective(nn.Module):
     """One self-supervised loss over an encoder, with the weights that it needs beside it and throws away later."""
 
     name: str
-    weight: float
     prepare: Prepare
     """Puts what it draws into `batch.targets`, under names that begin with the objective's."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.config = config
 
     @abstractmethod
     def count(self, batch: Batch) -> int:
@@ -55,8 +88,8 @@ class PretrainTask(Task):
         return {name: objective.count(batch) for name, objective in self._named()}
 
     def weights(self, step: int) -> Mapping[str, float]:
-        """See Task.weights: constant over the run."""
-        return {name: objective.weight for name, objective in self._named()}
+        """See Task.weights."""
+        return {name: objective.config.weight_of(step) for name, objective in self._named()}
 
     def forward(self, batch: Batch) -> Output:
         """See Task.forward."""

@@ -8,7 +8,7 @@ from torch import nn
 
 from pretrain.masking import MaskConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
-from pretrain.objectives.objective import Objective, PretrainTask
+from pretrain.objectives.objective import Objective, ObjectiveConfig, PretrainTask
 from triptych import distributed
 from triptych.batch import fake_batch
 from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
@@ -39,11 +39,10 @@ class Length(Objective):
     """Tell a clip's length from its sound; clips without sound are not asked."""
 
     name = "length"
-    weight = 0.25
     prepare = DrawLengths()
 
     def __init__(self, encoder):
-        super().__init__()
+        super().__init__(ObjectiveConfig(weight=0.25))
         self.output = nn.Linear(encoder.widths["audio"], 1)
 
     def count(self, batch):
@@ -104,6 +103,21 @@ def test_two_objectives_train_one_encoder_each_over_its_own_items(engine):
     assert set(results[0].report) == {"accuracy/masked_lm", "error/length"}
     assert results[-1].losses["masked_lm"] < 0.5 * results[0].losses["masked_lm"]
     assert results[-1].losses["length"] < 0.5 * results[0].losses["length"]
+
+
+def test_an_objectives_weight_follows_its_schedule_and_its_loss_is_told_while_it_counts_nothing(engine):
+    engine.task.objectives["length"].config = ObjectiveConfig(weight=0.25, weight_at={0: 0.0, 10: 1.0})
+    batches = make_batches(engine.task)
+    head = engine.task.objectives["length"].output.weight
+    before = head.detach().clone()
+    for step, weight in ((0, 0.0), (5, 0.125), (10, 0.25)):
+        result = engine.train_step(batches, step)
+        losses = result.losses
+        assert losses["length"] > 0
+        assert result.loss == pytest.approx(losses["masked_lm"] + weight * losses["length"], rel=1e-6)
+        if step == 0:
+            torch.testing.assert_close(head, before, rtol=0.001, atol=0)  # weight decay alone
+    assert (head - before).abs().max() > 0.001
 
 
 def test_what_one_objective_draws_does_not_change_the_other():

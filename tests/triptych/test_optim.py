@@ -59,7 +59,7 @@ def test_the_config_comes_from_yaml():
 
 
 def test_franceschinis_optimizer_comes_from_yaml():
-    """SGD of section III-D: momentum .9, weight decay 1e-3, rate 1e-3, times .9 every five epochs (of 40 steps here)."""
+    """SGD of section III-D: momentum .9, weight decay 1e-3, rate 1e-3, times .9 every 5 epochs (here of 40 steps)."""
     text = {"name": "sgd", "momentum": 0.9, "lr": 1e-3, "weight_decay": 1e-3}
     loaded = config.load(OptimizerConfig, text | {"schedule": {"name": "step", "gamma": 0.9, "every_steps": 200}})
     assert lr_at(1000, loaded, 10_000) == pytest.approx(1e-3 * 0.9**5)
