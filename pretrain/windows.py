@@ -46,16 +46,16 @@ def draw_windows(batch: Batch, config: WindowsConfig, views: int, seed: int) -> 
     Returns:
         [B, V, 2] float32: start and end in seconds; of a clip that is no longer than a window, its own.
     """
-    drawn = [
-        generator(seed, epoch, f"windows/{key}").random(2) for epoch, key in zip(batch.epochs, batch.keys, strict=True)
-    ]
+    assert views in (1, 2), views
+    names = zip(batch.epochs, batch.keys, strict=True)
+    drawn = [generator(seed, epoch, f"windows/{key}").random(2) for epoch, key in names]  # others than the masks' own
     first_B, offset_B = np.stack(drawn).T
     clip_start_B, clip_end_B = _extents(batch)
     room_B = np.maximum(clip_end_B - clip_start_B - config.seconds, 0.0)  # 0 for a clip that is taken whole
     reach_B = np.minimum((1 - config.min_overlap) * config.seconds, room_B)
     starts_BV = (first_B * room_B)[:, None]
     if views == 2:
-        # Reflected at both ends, a step from a uniform place ends at a uniform place; cutting it off would pile up there.
+        # Reflected at both ends, a step from a uniform place leads to a uniform place; cut off, it would pile up there.
         moved_B = np.abs(starts_BV[:, 0] + (2 * offset_B - 1) * reach_B)
         starts_BV = np.stack([starts_BV[:, 0], room_B - np.abs(room_B - moved_B)], axis=1)
     starts_BV = starts_BV + clip_start_B[:, None]

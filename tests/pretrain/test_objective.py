@@ -34,7 +34,7 @@ def test_points_come_from_yaml_and_from_overrides_and_survive_the_saved_config(t
         ("weight_at={5: -1}", "weight_at: 5: -1.0; steps and factors"),
         ("weight_at={5: .inf}", "weight_at: 5: inf; steps and factors"),
         ("weight_at={0: 0, 5: 0}", "every factor is 0"),
-        ("weight_at={soon: 1}", r"weight_at: Key soon \(str\) is incompatible"),
+        ("weight_at={soon: 1}", r"weight_at.soon: Key soon \(str\) is incompatible"),
     ],
 )
 def test_points_that_mean_nothing_are_refused(given, message):
