@@ -71,13 +71,14 @@ class RunFolder:
             _lock(path)
             changed = {}
             if file.is_file():
-                changed = _check_same(path, yaml.safe_load(file.read_text()), configs.to_dict(config), may_change)
+                before = _with_defaults(type(config), yaml.safe_load(file.read_text()))
+                changed = _check_same(path, before, configs.to_dict(config), may_change)
             else:
                 write_atomically(file, configs.dump(config))
             starts = path / "environment.json"
-            before = json.loads(starts.read_text()) if starts.is_file() else []
+            earlier = json.loads(starts.read_text()) if starts.is_file() else []
             here = describe_environment(distributed) | ({"changed": changed} if changed else {})
-            write_atomically(starts, json.dumps([*before, here], indent=1))
+            write_atomically(starts, json.dumps([*earlier, here], indent=1))
 
         distributed.on_main(prepare)
         return cls(path, distributed)
@@ -213,6 +214,14 @@ def _lock(path: Path) -> None:
         return
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+
+
+def _with_defaults(schema: type, saved: Any) -> Any:
+    """A saved config with the defaults of settings that are younger than it, so that its run can go on."""
+    try:
+        return configs.to_dict(configs.load(schema, saved))
+    except UserError:  # a setting that is no more: the comparison names it
+        return saved
 
 
 def _check_same(path: Path, old: Any, new: Any, may_change: Collection[str]) -> dict[str, Any]:

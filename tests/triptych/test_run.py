@@ -56,6 +56,17 @@ def test_a_run_folder_is_opened_again_by_the_same_config_only(tmp_path, alone):
         RunFolder.open(run.path, Config(seed=1, inner=Inner(rate=0.2)), alone)
 
 
+def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(tmp_path, alone):
+    path = RunFolder.open(tmp_path / "a", Config(), alone).path
+    (path / "config.yaml").write_text("inner: {rate: 0.1}\n")
+    RunFolder.open(path, Config(), alone)
+    with pytest.raises(UserError, match=r"another config \(seed: 0 -> 1\)"):
+        RunFolder.open(path, Config(seed=1), alone)
+    (path / "config.yaml").write_text("inner: {rate: 0.1}\nremoved: 3\nseed: 0\n")
+    with pytest.raises(UserError, match=r"another config \(.*removed: 3 -> None"):
+        RunFolder.open(path, Config(), alone)
+
+
 @pytest.mark.slow
 def test_two_jobs_in_one_run_folder_are_refused_until_the_first_has_ended(tmp_path, alone):
     run = RunFolder.open(tmp_path / "run", Config(), alone)
