@@ -16,6 +16,7 @@ from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, Split
 from shards.npy import from_bytes
 from shards.record import ClipRecord
+from shards.word_errors import WordErrors
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -43,6 +44,7 @@ class Clips(Dataset[Batch]):
         features: modality -> feature wanted.
         vocabulary: gives the words their ids; None leaves text out.
         labels: label name -> classes.
+        word_errors: put into the words before they get their ids.
         prepare: draws masks and targets, see triptych.task.Prepare.
         keep_damaged: whether a clip that cannot be read stays in its batch without any modality, told of in
             `Batch.damaged`, instead of ending the run.
@@ -61,6 +63,7 @@ class Clips(Dataset[Batch]):
         labels: Mapping[str, tuple[str, ...]],
         prepare: Callable[[Batch], Batch] | None,
         keep_damaged: bool = False,
+        word_errors: WordErrors | None = None,
     ) -> None:
         self.split: Split = shard_set.split(split)
         self._features = features
@@ -68,6 +71,7 @@ class Clips(Dataset[Batch]):
         self._labels = labels
         self._prepare = prepare
         self._keep_damaged = keep_damaged
+        self._word_errors = word_errors
         self._shards = [info.name for info in shard_set.manifest.shards if info.split == split and info.num_samples]
         self._ends = np.cumsum(self.split.shard_sizes)
         stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
@@ -125,8 +129,11 @@ class Clips(Dataset[Batch]):
         members = self.split.read(sample_id, extensions)
         record = ClipRecord.from_json(loads(members["json"]))
         steps: dict[str, Steps] = {}
-        if self._vocabulary is not None and record.words:
-            steps["text"] = word_steps(record.words, self._vocabulary)
+        words = record.words or ()
+        if self._word_errors is not None:
+            words = self._word_errors(words, record.key)
+        if self._vocabulary is not None and words:
+            steps["text"] = word_steps(words, self._vocabulary)
         for modality, feature in self._features.items():
             values = self._values(sample_id, record.key, modality, members)
             if values is not None:

@@ -20,6 +20,7 @@ from shards.cache import CacheConfig
 from shards.clips import Clips, MicroBatch
 from shards.features.config import Feature, FeaturesConfig, build
 from shards.index import ShardSet
+from shards.word_errors import WordErrors, WordErrorsConfig
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -51,6 +52,8 @@ class StreamConfig:
     """Whether the words are read."""
     vocabulary: str | None = None
     """File of `python -m shards vocabulary` that gives the words their ids; the shard set's own when not given."""
+    word_errors: WordErrorsConfig | None = None
+    """Errors put into the words of the training clips, as a recogniser makes them; held-out clips stay as they are."""
     max_damaged_share: float = 0.0
     """Share of a split's clips that may turn out damaged before the run stops; until then each is left out, named once
     in the log and counted. 0 stops at the first."""
@@ -61,6 +64,8 @@ class StreamConfig:
         for name, least in (("global_batch", 1), ("micro_batch", 1), ("workers", 0), ("length_pool", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; expected at least {least}")
+        if self.word_errors is not None and not self.text:
+            raise ValueError("word_errors: text: false reads no words to put errors into; leave one of the two out")
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class TrainLoader:
     """The endless training stream of one rank.
 
     Raises:
-        UserError: the split is missing or smaller than a global batch, or a rank or micro-batch would get no clip.
+        UserError: the split is missing or smaller than a global batch, a rank or micro-batch would get no clip, or
+            there are no words to make errors of.
     """
 
     shard_set: ShardSet
@@ -91,6 +97,7 @@ class TrainLoader:
         plan.num_micro_batches(self.stream.global_batch, self.stream.micro_batch, self.world)
         if self.stream.text and self.vocabulary is None:
             raise UserError("text: true needs a vocabulary: write the shards with transcripts, or set text: false")
+        _ = self._word_errors  # refused now, and not when the run has begun
 
     @cached_property
     def clips(self) -> Clips:
@@ -103,7 +110,13 @@ class TrainLoader:
             labels=self.labels,
             prepare=self.prepare,
             keep_damaged=self.stream.max_damaged_share > 0,
+            word_errors=self._word_errors,
         )
+
+    @cached_property
+    def _word_errors(self) -> WordErrors | None:
+        config = self.stream.word_errors
+        return None if config is None else WordErrors(config, self.shard_set.word_counts())
 
     @property
     def num_samples(self) -> int:
