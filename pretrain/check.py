@@ -9,10 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.build import build_task, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
+from pretrain.start import start_from
 from shards import plan
 from shards.index import ShardSet
 from shards.words import Vocabulary
 from triptych.batch import fake_batch
+from triptych.models.encoder import Encoder
 from triptych.optim import MOMENTS
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
@@ -39,6 +41,9 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     else:
         words = FAKE_WORDS if stream.vocabulary is None else Vocabulary.load(Path(stream.vocabulary)).words
     task = build_task(config, words)
+    if config.start_from is not None and words is not FAKE_WORDS:
+        assert isinstance(task.encoder, Encoder)
+        print(start_from(config.start_from, task.encoder).told(config.start_from))
     batch = task.prepare(
         fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words))
     )
@@ -67,6 +72,8 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     if shard_set is not None:
         clips = len(shard_set.split("train"))
         plan.check_fits(clips, stream.global_batch, "train")
+        for line in task.check_data(shard_set):
+            print(line)
         figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
     _print(config, figures, world, made_up=words is FAKE_WORDS)
     return figures

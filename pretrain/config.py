@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from pretrain.objectives.masked_lm import MaskedLMConfig
+from pretrain.objectives.weak_labels import WeakLabelsConfig
 from shards.read import StreamConfig
 from triptych.engine_deepspeed import EngineConfig
 from triptych.models.load import SystemConfig
@@ -15,6 +16,7 @@ class ObjectivesConfig:
     """Which objectives train the encoder, alone or together; a new one is its file and a line here."""
 
     masked_lm: MaskedLMConfig | None = None
+    weak_labels: WeakLabelsConfig | None = None
 
     def __post_init__(self) -> None:
         if all(getattr(self, objective.name) is None for objective in fields(self)):
@@ -43,6 +45,9 @@ class PretrainConfig:
     stream: StreamConfig
     encoder: SystemConfig
     objectives: ObjectivesConfig
+    start_from: str | None = None
+    """Folder of an encoder (a run's encoder/) that was trained before, on any corpus: this run, a new one, begins with
+    its weights, see pretrain.start. To continue an interrupted run give the same command again instead."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig

@@ -1,6 +1,9 @@
 """One pretraining run, from its config to an exported encoder."""
 
 import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from pretrain.build import build_task, choose_vocabulary
 from pretrain.check import check
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import PretrainTask
+from pretrain.start import Start, has_begun, start_from
 from shards.features.config import build as build_features
 from shards.index import ShardSet
 from shards.read import EvalLoader, TrainLoader
@@ -25,7 +29,14 @@ from triptych.models.load import save_encoder
 from triptych.run import RunFolder
 from triptych.trainer import Trainer
 
-MAY_CHANGE = ("runs", "stream.shards", "stream.cache", "stream.workers", "stream.micro_batch")
+MAY_CHANGE = (
+    "runs",
+    "stream.shards",
+    "stream.cache",
+    "stream.workers",
+    "stream.micro_batch",
+    "objectives.weak_labels.file",
+)
 """Of the config, at a later start: the same clips in another place, shared out in another way."""
 
 
@@ -54,6 +65,7 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     vocabulary = choose_vocabulary(config, shard_set)
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)
+    assert isinstance(task.encoder, Encoder)
     loader = TrainLoader(
         shard_set,
         config.stream,
@@ -62,12 +74,20 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         rank=distributed.rank,
         world=distributed.world,
         prepare=task.prepare,
+        labels=task.labels,
     )
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
-    run = RunFolder.open(Path(config.runs) / config.name, config, distributed, MAY_CHANGE)
+    _tell(distributed.on_main(lambda: task.check_data(shard_set)), distributed)
+    folder = Path(config.runs) / config.name
+    start = _start(config, task.encoder, folder, distributed)
+    run = RunFolder.open(folder, config, distributed, MAY_CHANGE)
     # with other words each id would mean another word, with other clips each position another clip: unnoticed
     run.keep("vocabulary.txt", "".join(f"{word}\n" for word in vocabulary.words), "other words than its vocabulary has")
     run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
+    if start is not None:
+        run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
+    if task.identity:
+        run.keep("objectives.json", json.dumps(task.identity, indent=1) + "\n", "other labels in the objectives' files")
     engine = DeepSpeedEngine(
         task,
         distributed,
@@ -77,7 +97,6 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         max_steps=config.trainer.max_steps,
         seed=config.seed,
     )
-    assert isinstance(task.encoder, Encoder)
     export = partial(save_encoder, task.encoder)
     evaluators = [LossEvaluator("valid", engine, held_out["valid"])]
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
@@ -85,6 +104,21 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
         _test(run, engine, held_out["test"], config)
     return code
+
+
+def _start(config: PretrainConfig, encoder: Encoder, folder: Path, distributed: Distributed) -> Start | None:
+    """Take over the weights of `start_from`; a run that has a checkpoint no longer needs them."""
+    if config.start_from is None or distributed.on_main(lambda: has_begun(folder)):
+        return None
+    start = start_from(config.start_from, encoder)
+    _tell([start.told(config.start_from)], distributed)
+    return start
+
+
+def _tell(lines: Iterable[str], distributed: Distributed) -> None:
+    if distributed.is_main:
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def _splits(config: PretrainConfig) -> list[str]:
@@ -109,6 +143,7 @@ def _held_out(
         split=split,
         workers=config.stream.workers,
         prepare=task.prepare,
+        labels=task.labels,
         max_damaged_share=config.stream.max_damaged_share,
     )
 

@@ -72,7 +72,8 @@ def collate(
     Args:
         samples: B clips.
         specs: modality -> feature, for every track that the batch is to carry; a clip without it gets an all-False row.
-        labels: label name -> classes; a clip without the label gets UNLABELLED.
+        labels: label name -> classes; where a clip has no such label but such a property (`source`: the speaker's
+            gender), that is taken; a clip with neither gets UNLABELLED.
 
     Raises:
         UserError: a clip's label is none of the classes.
@@ -107,7 +108,7 @@ def _track(clips: Sequence[Steps | None], spec: FeatureSpec) -> Track:
 def _classes(records: Sequence[ClipRecord], name: str, classes: tuple[str, ...]) -> Tensor:
     found = []
     for record in records:
-        value = record.labels.get(name)
+        value = record.labels.get(name, record.source.get(name))
         if value is not None and value not in classes:
             raise UserError(
                 f"clip {record.key}: {name} is {value!r}, which is none of {', '.join(classes)}; add it to the "

@@ -4,10 +4,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 import numpy as np
 from torch import nn
 
+from shards.index import ShardSet
 from triptych.batch import Batch
 from triptych.models.encoder import Encoder
 from triptych.task import Output, Prepare, Task, Total
@@ -52,6 +54,24 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
 
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """Label -> classes, of what the loader is to read into `batch.labels`."""
+        return {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the targets beside config and shards, as JSON types: a resumed run must find the same."""
+        return {}
+
+    def check_data(self, shard_set: ShardSet) -> list[str]:
+        """Lines to print about the shards at the start of a run.
+
+        Raises:
+            UserError: they lack what the objective asks for.
+        """
+        return []
+
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """Number of items that a prepared micro-batch asks for."""
@@ -82,6 +102,20 @@ class PretrainTask(Task):
         self.encoder = encoder
         self.objectives = nn.ModuleDict(objectives)
         self.prepare = PrepareAll(tuple(objective.prepare for objective in objectives.values()))
+
+    @property
+    def labels(self) -> Mapping[str, tuple[str, ...]]:
+        """See Objective.labels: those of all."""
+        return {label: classes for _, objective in self._named() for label, classes in objective.labels.items()}
+
+    @property
+    def identity(self) -> Mapping[str, Mapping[str, Any]]:
+        """Objective -> its identity, of those that have one."""
+        return {name: objective.identity for name, objective in self._named() if objective.identity}
+
+    def check_data(self, shard_set: ShardSet) -> list[str]:
+        """See Objective.check_data: lines of all, each with the objective's name."""
+        return [f"{name}: {line}" for name, objective in self._named() for line in objective.check_data(shard_set)]
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """See Task.counts."""

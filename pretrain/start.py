@@ -1,0 +1,118 @@
+"""A new run that starts from an encoder trained before: domain-adaptive pretraining (Gururangan et al. 2020).
+
+The encoder's weights are taken over by name. The words may be others: those that both vocabularies have keep their
+vectors, whatever their ids, and new ones start as in any fresh run. What the objectives have beside the encoder (the
+layer from its sequence to the words, for one) starts fresh, since an encoder's folder does not hold it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from triptych import config as configs
+from triptych.config import UserError
+from triptych.files import sha256
+from triptych.models.encoder import Encoder
+from triptych.models.load import HASHED, load
+from triptych.models.towers import WordInput
+
+FREE = ("dropout",)
+"""Settings that change no weight's meaning: they may be other ones than those of the encoder that a run starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run began with."""
+
+    sha256: Mapping[str, str]
+    """File of the encoder's folder -> its hash."""
+    words: int
+    """Of the run's vocabulary."""
+    known: int
+    """Of these words, those that the encoder brought a vector for."""
+
+    def told(self, folder: str) -> str:
+        """A line to print."""
+        fresh = self.words - self.known
+        return f"start_from: {folder}: knows {self.known} of the run's {self.words} words; {fresh} start fresh"
+
+
+def start_from(folder: str | Path, encoder: Encoder) -> Start:
+    """Give an encoder the weights of another one of the same system.
+
+    Args:
+        folder: of the other one, as a run exports it.
+        encoder: freshly initialised; keeps what it has at words that the other does not know.
+
+    Raises:
+        UserError: no encoder there, a damaged file, another system, setting, modality or feature (with both values), or
+            none of the words in common.
+    """
+    folder = Path(folder)
+    source = load(folder)
+    _check_same(folder, source, encoder)
+    there = {word: place for place, word in enumerate(source.words, start=1)}
+    pairs = [(here, there[word]) for here, word in enumerate(encoder.words, start=1) if word in there]
+    if encoder.words and not pairs and "text" in encoder.inputs:
+        raise UserError(f"start_from: {folder} knows none of the run's words; is it of this language?")
+    tables = _word_tables(encoder)
+    weights, given = encoder.state_dict(), source.state_dict()
+    rows_here, rows_there = torch.tensor([(0, 0), *pairs]).unbind(dim=1)  # row 0: any other word
+    with torch.no_grad():
+        for name, weight in weights.items():
+            values = given.get(name)
+            if values is None or (weight.shape[1:] if name in tables else weight.shape) != (
+                values.shape[1:] if name in tables else values.shape
+            ):
+                raise UserError(
+                    f"start_from: {folder}: {name} is {_shape(values)} there and {_shape(weight)} here, though all "
+                    "settings are the same: another version of the code wrote it"
+                )
+            if name in tables:
+                weight[rows_here] = values[rows_there]
+            else:
+                weight.copy_(values)
+    hashes = {name: sha256(folder / name) for name in HASHED}
+    return Start(sha256=hashes, words=len(encoder.words), known=len(pairs))
+
+
+def has_begun(run: Path) -> bool:
+    """Whether a run's folder holds a checkpoint, whole or not: its weights are then not those that it started from."""
+    return any((run / "checkpoints").glob("step-*"))
+
+
+def _word_tables(encoder: Encoder) -> set[str]:
+    """Names of the weights with a row a word, word `i` of the vocabulary in row `i + 1`."""
+    return {f"{name}.vectors.weight" for name, module in encoder.named_modules() if isinstance(module, WordInput)}
+
+
+def _check_same(folder: Path, source: Encoder, encoder: Encoder) -> None:
+    there, here = dict(_settings(source)), dict(_settings(encoder))
+    for name in {**there, **here}:
+        if there.get(name) != here.get(name) and name.rpartition(".")[2] not in FREE:
+            raise UserError(
+                f"start_from: {folder} has {name}: {there.get(name)}, and this run has {here.get(name)}; its weights "
+                "only fit an encoder of the same settings, modalities and features"
+            )
+
+
+def _settings(encoder: Encoder) -> Iterator[tuple[str, Any]]:
+    yield from _flat("encoder", configs.to_dict(encoder.system))
+    for modality, spec in encoder.inputs.items():
+        yield from _flat(f"feature of {modality}", spec.to_json())
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, list(value) if isinstance(value, tuple) else value
+
+
+def _shape(weight: Tensor | None) -> str:
+    return "missing" if weight is None else f"{tuple(weight.shape)}"
