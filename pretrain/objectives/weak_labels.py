@@ -14,11 +14,9 @@ The classifiers are thrown away with the run's other heads.
 Legend: B clips, L labels, K clips of a file, D width.
 """
 
-import csv
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pretrain.label_file import FileLabels, hashes_of, unknown_class
 from pretrain.objectives.objective import Objective
 from shards.index import ShardSet
 from shards.storage import DamagedShard
@@ -73,87 +72,6 @@ class WeakLabelsConfig:
             ValueError: the encoder has no such vector.
         """
         return WeakLabels(self, encoder)
-
-
-@dataclass(frozen=True, eq=False)
-class FileLabels:
-    """The labels of a file; a million clips take ten megabytes, where a dict would take two hundred a process."""
-
-    hashes: np.ndarray
-    """[K] uint64 of the keys, rising."""
-    classes: np.ndarray
-    """[K, L] int16 class indices, UNLABELLED where the field is empty."""
-    example: str
-    """The first key, for a message."""
-
-    @classmethod
-    def read(cls, path: Path, labels: Mapping[str, Sequence[str]]) -> "FileLabels":
-        """Read a file.
-
-        Args:
-            path: CSV with the columns `key` and the labels; others are not looked at.
-            labels: label -> classes.
-
-        Raises:
-            UserError: it cannot be read, a column or a field is missing, a class is none of the label's, or a key comes
-                twice; the message names the line.
-        """
-        rows = list(_rows(path, labels))
-        if not rows:
-            raise UserError(f"{path}: lists no clip; expected a line for each, below the names of the columns")
-        hashes = _hashes([key for key, _ in rows])
-        order = np.argsort(hashes)
-        ordered = hashes[order]
-        if len(twice := np.flatnonzero(ordered[1:] == ordered[:-1])):
-            raise UserError(f"{path}: the key {rows[order[twice[0]]][0]!r} comes twice; keep one of the lines")
-        return cls(ordered, np.array([found for _, found in rows], dtype=np.int16)[order], rows[0][0])
-
-    def of(self, keys: Sequence[str]) -> np.ndarray:
-        """[B, L] int64 class indices of clips, UNLABELLED where the file does not list them."""
-        wanted = _hashes(keys)
-        places = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
-        there = self.hashes[places] == wanted
-        return np.where(there[:, None], self.classes[places], UNLABELLED).astype(np.int64)
-
-
-def _hashes(keys: Sequence[str]) -> np.ndarray:
-    """[B] uint64; among a million keys two are alike once in 40 million files."""
-    digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, dtype=np.uint64)
-
-
-def _rows(path: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[int]]]:
-    """Key and class indices of each line."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames or []
-            for name in ("key", *labels):
-                if name not in columns:
-                    raise UserError(
-                        f"{path}: no column {name!r} in the first line;{nearest(name, columns) if columns else ''}"
-                    )
-            for row in reader:
-                if not row["key"] or any(row[label] is None for label in labels):
-                    raise UserError(f"{path}, line {reader.line_num}: the key or a field is missing")
-                yield row["key"], [_index(row[label], label, classes, path) for label, classes in labels.items()]
-    except OSError as error:
-        raise UserError(f"objectives.{NAME}.file: {path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"objectives.{NAME}.file: {path}: not a csv file: {error}") from None
-
-
-def _index(value: str, label: str, classes: Sequence[str], where: object) -> int:
-    if value and value not in classes:
-        raise UserError(_unknown(label, value, classes, where))
-    return classes.index(value) if value else UNLABELLED
-
-
-def _unknown(label: str, value: str, classes: Sequence[str], where: object) -> str:
-    return (
-        f"{where}: {label} is {value!r} there, which is none of objectives.{NAME}.labels.{label}: {', '.join(classes)};"
-        " add it to them"
-    )
 
 
 @dataclass(frozen=True)
@@ -242,7 +160,7 @@ class WeakLabels(Objective):
         listed = 0
         for split in dict.fromkeys(shard.split for shard in shard_set.manifest.shards):
             keys = shard_set.split(split).keys
-            listed += int(np.isin(_hashes(keys), table.hashes).sum())
+            listed += int(np.isin(hashes_of(keys), table.hashes).sum())
             if split == "train":
                 num_clips, example, train = len(keys), keys[0], table.of(keys)
         told = []
@@ -275,7 +193,7 @@ def _check_clips(label: str, classes: Sequence[str], shard_set: ShardSet) -> str
             f"training clips such a property.{nearest(label, [*manifest.labels, *sorted(properties)])}"
         )
     if unknown := sorted(set(counts) - set(classes)):
-        raise UserError(_unknown(label, unknown[0], classes, shard_set.location))
+        raise UserError(f"{shard_set.location}: {unknown_class(label, unknown[0], classes)}")
     return f"{label}: {counts.total()} of {among} clips ({_counted(counts)})"
 
 

@@ -1,5 +1,6 @@
 """Labels that come for free, beside the words: from the clips themselves or from a file."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -140,9 +141,8 @@ def test_a_batch_without_labels_gives_a_zero_that_can_be_summed() -> None:
 
 
 def test_a_file_tells_the_labels_of_the_clips_that_it_lists(write_file: WriteFile) -> None:
-    path = write_file(
-        "clip-0002,0.9,sad", "clip-0000,0.8,happy", "elsewhere,0.1,angry", "clip-0003,,", header="key,score,emotion"
-    )
+    lines = ("clip-0002,0.9,sad", "clip-0000,0.8,happy", "elsewhere,0.1,angry", "clip-0003,,")
+    path = write_file(*lines, header="key,score,emotion")
     task = make(labels={"emotion": LABELS["emotion"]}, file=str(path))
     batch = task.prepare(fake_batch(SPECS))
     assert batch.targets["weak_labels"][:, 0].tolist() == [1, IGNORE, 2, IGNORE]
@@ -153,7 +153,7 @@ def test_a_file_tells_the_labels_of_the_clips_that_it_lists(write_file: WriteFil
     ("lines", "message"),
     [
         (("key,emotions", "a,sad"), "no column 'emotion' in the first line; Did you mean emotions"),
-        (("key,emotion", "a,sad", "b,glad"), "line 3: emotion is 'glad' there, which is none of .*: angry, happy, sad"),
+        (("key,emotion", "a,sad", "b,glad"), "line 3: emotion is 'glad', which is none of .*: angry, happy, sad"),
         (("key,emotion", "a,sad", "a,sad"), "the key 'a' comes twice"),
         (("key,emotion", "a"), "line 2: the key or a field is missing"),
         (("key,emotion",), "lists no clip"),
@@ -175,8 +175,6 @@ def test_another_file_is_another_identity(write_file: WriteFile) -> None:
 
 def shards(sources: list[dict[str, str]] | None = None, **labels: dict[str, int]) -> Any:
     """What a shard set tells of its clips: training clips a, b, c and a held-out one."""
-    import json
-
     members = [{"json": json.dumps({"source": source}).encode()} for source in sources or [{}] * 3]
 
     class Split(list[str]):
@@ -208,7 +206,7 @@ def test_labels_that_no_clip_has_are_refused(write_file: WriteFile) -> None:
         make(labels=only, file=str(write_file("v,sad"))).check_data(shards())
     with pytest.raises(UserError, match=r"no clip has the label 'emotion'.*Did you mean emotions\?"):
         make(labels=only).check_data(shards([{"video": "x"}] * 3, emotions={"sad": 3}))
-    with pytest.raises(UserError, match=r"the set: emotion is 'calm' there, which is none of"):
+    with pytest.raises(UserError, match=r"the set: emotion is 'calm', which is none of"):
         make(labels=only).check_data(shards(emotion={"sad": 3, "calm": 1}))
 
 
@@ -228,17 +226,17 @@ def test_a_property_of_a_clip_serves_as_its_label() -> None:
 
 
 def test_a_config_names_labels_and_classes() -> None:
-    given = config.load(
-        ObjectivesConfig, {"weak_labels": {"labels": {"gender": ["f", "m"]}}}, ["weak_labels.weight=0.3"]
-    )
+    source = {"weak_labels": {"labels": {"gender": ["f", "m"]}}}
+    given = config.load(ObjectivesConfig, source, ["weak_labels.weight=0.3"])
     assert given.weak_labels == WeakLabelsConfig(labels={"gender": ["f", "m"]}, weight=0.3)
-    for labels, message in (
-        ({}, "give at least one"),
-        ({"gender": ["f"]}, "two different"),
-        ({"g": ["a", "a"]}, "g: "),
-    ):
-        with pytest.raises(UserError, match=message):
-            config.load(ObjectivesConfig, {"weak_labels": {"labels": labels}})
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [({}, "give at least one"), ({"gender": ["f"]}, "two different"), ({"g": ["a", "a"]}, "g: ")]
+)
+def test_labels_without_a_choice_are_refused(labels: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config.load(ObjectivesConfig, {"weak_labels": {"labels": labels}})
 
 
 def test_a_vector_that_the_encoder_lacks_is_refused() -> None:
