@@ -82,15 +82,15 @@ class WordErrors:
         config, heard = self._config, list[Word]()
         digest = hashlib.blake2b(f"word errors/{config.seed}/{key}".encode(), digest_size=16).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest)))
-        substituted = config.rate * config.substitutions
-        deleted = substituted + config.rate * config.deletions
+        shares = (config.substitutions, config.deletions, config.insertions)
+        substituted, deleted, inserting = np.cumsum(shares) * config.rate
         inserted = False  # since the last word that was kept
         for word, (kind, choice) in zip(words, generator.random((len(words), 2)).tolist(), strict=True):
             if kind < substituted or (kind < deleted and inserted):
                 heard.append(replace(word, text=self._other(word.text, choice), confidence=None))
             elif deleted <= kind:
                 heard.append(word)
-                inserted = kind < config.rate
+                inserted = kind < inserting
                 if inserted:
                     middle_s = (word.start_s + word.end_s) / 2
                     heard[-1] = replace(word, end_s=middle_s)

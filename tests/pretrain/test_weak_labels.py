@@ -153,7 +153,7 @@ def test_a_file_tells_the_labels_of_the_clips_that_it_lists(write_file: WriteFil
     ("lines", "message"),
     [
         (("key,emotions", "a,sad"), "no column 'emotion' in the first line; Did you mean emotions"),
-        (("key,emotion", "a,sad", "b,glad"), "line 3: emotion is 'glad', which is none of .*: angry, happy, sad"),
+        (("key,emotion", "a,sad", "b,glad"), "line 3: emotion is 'glad', which is none of angry, happy, sad"),
         (("key,emotion", "a,sad", "a,sad"), "the key 'a' comes twice"),
         (("key,emotion", "a"), "line 2: the key or a field is missing"),
         (("key,emotion",), "lists no clip"),
