@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.label_file import FileLabels, hashes_of, unknown_class
-from pretrain.objectives.objective import Objective
+from pretrain.objectives.objective import Objective, ObjectiveConfig
 from shards.index import ShardSet
 from shards.storage import DamagedShard
 from triptych.batch import IGNORE, UNLABELLED, Batch
@@ -45,19 +45,19 @@ LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeakLabelsConfig:
+class WeakLabelsConfig(ObjectiveConfig):
     """Tell labels that come for free."""
 
     labels: dict[str, list[str]]
     """Label -> its classes, in the order of the classifier's outputs."""
     file: str | None = None
     """CSV file with the labels; when not given, the shards' own."""
-    weight: float = 0.1
     pooled: str | None = None
     """Which of the encoder's vectors: fused, text, audio or video. When not given, fused where the encoder has it, else
     those of all its towers side by side."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.labels:
             raise ValueError(f"objectives.{NAME}.labels: give at least one, as in {{gender: [f, m]}}")
         for label, classes in self.labels.items():
@@ -100,16 +100,15 @@ class WeakLabels(Objective):
     """A linear layer a label."""
 
     name = NAME
+    config: WeakLabelsConfig
 
     def __init__(self, config: WeakLabelsConfig, encoder: Encoder) -> None:
         """Build it; raises as `WeakLabelsConfig.build` does."""
-        super().__init__()
+        super().__init__(config)
         widths = dict(encoder.widths)
         pooled = config.pooled or ("fused" if "fused" in widths else None)
         if pooled is not None and pooled not in widths:
             raise ValueError(f"objectives.{NAME}.pooled: the encoder has no {pooled!r}.{nearest(pooled, widths)}")
-        self.config = config
-        self.weight = config.weight
         self.pooled = tuple(encoder.inputs) if pooled is None else (pooled,)
         self.table = None if config.file is None else FileLabels.read(Path(config.file), config.labels)
         seen = (encoder.anchor,) if pooled == "fused" else self.pooled

@@ -115,7 +115,7 @@ def test_labels_are_learnt_beside_the_words() -> None:
         "weak_labels": WeakLabelsConfig(labels=LABELS).build(encoder, seed=0),
     }
     task = PretrainTask(encoder, objectives)
-    assert task.weights(0) == {"masked_lm": 1.0, "weak_labels": 0.1}
+    assert task.weights(0) == {"masked_lm": 1.0, "weak_labels": 1.0}
     batch = task.prepare(batch_of(8))
     optimizer = torch.optim.AdamW(task.parameters(), lr=0.01)
     losses = []
