@@ -1,7 +1,7 @@
-"""Normalisation of convolutional towers without what plain batch normalisation does to contrastive learning.
+"""Normalisation of convolutional towers, instead of torch's batch normalisation over one rank's micro-batch.
 
-Statistics of one micro-batch on one rank would let clips tell of their neighbours, would change with the world size, and
-would differ between the two passes of gradient caching. Three ways out, by the setting `norm`:
+That would make a clip's vector tell of the clips beside it, which contrastive learning can exploit, and results would
+change with the world size. What takes its place, by the setting `norm`:
 
 - frozen: the statistics and the affine map of pretrained weights, as constants.
 - synchronised: statistics over the clips of all ranks' current micro-batches. They, and so all results, depend on how a
@@ -11,6 +11,7 @@ would differ between the two passes of gradient caching. Three ways out, by the 
 Legend: B clips, C channels, T steps, * nodes or pixels of a step.
 """
 
+from math import prod
 from typing import Literal
 
 import torch
@@ -76,7 +77,7 @@ class SynchronisedNorm(nn.Module):
         Args:
             x: [B, C, T, *] with any number of trailing axes, or [B, C].
             mask: [B, T]; steps that are False are left out of the statistics. None: all count, which for the maps of a
-                video network (3-D) is right where each clip has the same number of frames and absent clips are left out.
+                video network (3-D) is right where clips have as many frames each, and absent ones are not in x.
 
         Returns:
             The shape and type of x. Statistics are computed in float32 or better.
@@ -116,12 +117,12 @@ class ClipGroupNorm(nn.GroupNorm):
         """Normalise; see SynchronisedNorm.forward. A clip without a real step gets finite numbers that mean nothing."""
         if mask is None:
             return super().forward(x)
-        precise = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(
-            1, (self.num_groups, -1)
-        )  # [B, G, C/G, T, *]
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        precise = precise.unflatten(1, (self.num_groups, -1))  # [B, G, C/G, T, *]
         weights = _as_steps(mask, x)[:, None].to(precise.dtype)
         axes = tuple(range(2, precise.dim()))
-        count = (weights.sum(dim=axes, keepdim=True) * (precise[0, 0].numel() // mask.shape[1])).clamp(min=1)
+        values_a_step = x.shape[1] // self.num_groups * prod(x.shape[3:])
+        count = (weights.sum(dim=axes, keepdim=True) * values_a_step).clamp(min=1)
         centred = precise - (precise * weights).sum(dim=axes, keepdim=True) / count
         variance = (centred.square() * weights).sum(dim=axes, keepdim=True) / count
         normalised = (centred * (variance + self.eps).rsqrt()).flatten(1, 2)
@@ -164,9 +165,9 @@ def _as_steps(mask: Tensor, x: Tensor) -> Tensor:
 def _weights(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """1 where something counts and 0 elsewhere, next to x; and how many values a channel has."""
     if mask is None:
-        return x.new_ones(()), x.new_tensor(float(x[:, 0].numel()))
+        return x.new_ones(()), x.new_tensor(x.numel() / x.shape[1])
     weights = _as_steps(mask, x).to(x.dtype)
-    return weights, weights.sum() * (x[0, 0, 0].numel() if len(x) else 0)
+    return weights, weights.sum() * prod(x.shape[3:])
 
 
 def _channel_sums(x: Tensor) -> Tensor:
