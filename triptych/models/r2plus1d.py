@@ -38,7 +38,7 @@ class R2Plus1DConfig:
     torchvision r2plus1d_18, or random. An exported encoder needs none of them."""
     norm: Literal["frozen", "synchronised", "group"] | None = None
     """Instead of batch normalisation, see triptych.models.norms: frozen keeps the statistics of the weights,
-    synchronised takes those of all ranks' clips, group has none. Not given: frozen with weights, group with random ones."""
+    synchronised takes those of all ranks' clips, group has none. Not given: frozen with weights, group if random."""
     frames: int = 8
     """Taken of each clip, evenly spaced."""
     dropout: float = 0.1

@@ -1,10 +1,10 @@
 """Graph convolutions over facial landmarks and time: the landmark tower of Franceschini et al. 2022.
 
-The blocks are those of Yan et al. 2018 (section 3, code released with it): a graph convolution, then a convolution of 9
-steps over time for each point. One adjacency for all neighbours (their "uni-labeling"), with self loops, normalised
-symmetrically as Kipf and Welling 2017 do. Franceschini et al.'s code adds the self loops twice, and ends in a linear map
-of 13 M weights over all points of a fixed number of frames, which binds the model to a length; neither is copied: here
-the mean over points and real steps is mapped.
+The blocks are those of Yan et al. 2018, section 3: a graph convolution, then for each point a convolution of 9 steps
+over time. One adjacency for all neighbours (their "uni-labeling"), with self loops, normalised symmetrically as Kipf
+and Welling 2017 do. Franceschini et al. cite the other network of this name (Yu et al. 2018, for traffic). Their code
+adds the self loops twice and ends in a linear map of 13 M weights over all points of a fixed number of frames, which
+binds the model to a length; neither is copied: here the mean over points and real steps is mapped.
 
 Legend: B clips, C channels, T steps, V the 51 points.
 """
@@ -25,6 +25,7 @@ from triptych.models.tower import Tower, TowerOutput
 JAW = 17
 """The first of the 68 points, which are left out."""
 NUM_POINTS = 51
+NUM_AXES = 2
 
 
 def _path(first: int, last: int) -> list[tuple[int, int]]:
@@ -61,7 +62,7 @@ class StGcnConfig:
     """The tower of facial landmarks."""
 
     channels: tuple[int, ...] = (64, 64, 128, 256)
-    """Of each block; where they grow, every other step is left out, as in Yan et al. Their ten blocks are for whole
+    """Of each block; where one has more than the block before, every other step is left out, as in Yan et al. Their ten blocks are for whole
     bodies; four have about as many weights as Franceschini et al.'s before the map that is not copied."""
     norm: Literal["group", "synchronised"] = "group"
     """See triptych.models.norms."""
@@ -89,14 +90,14 @@ class StGcnTower(Tower):
             ValueError: the feature is none of these.
         """
         super().__init__()
-        if spec.shape != (JAW + NUM_POINTS, 2):
+        if spec.shape != (JAW + NUM_POINTS, NUM_AXES):
             raise ValueError(
                 f"st_gcn: takes 68 points of two coordinates, [68, 2], as of landmarks or fan_landmarks; {spec.name} "
                 f"has {list(spec.shape)} a step"
             )
         self.width = width
         self.register_buffer("adjacency", normalised_adjacency(), persistent=False)
-        channels = (spec.shape[-1], *config.channels)
+        channels = (NUM_AXES, *config.channels)
         self.blocks = nn.ModuleList(_Block(before, after, config) for before, after in pairwise(channels))
         self.output = nn.Linear(channels[-1], width)
 
@@ -120,9 +121,7 @@ class _Block(nn.Module):
     def __init__(self, before: int, after: int, config: StGcnConfig) -> None:
         super().__init__()
         norm = NORMS[config.norm]
-        # not where two coordinates become the first channels: Yan et al.'s first block has no residual either
-        grows = after > before > 2
-        self.stride = 2 if grows else 1
+        self.stride = 2 if after > before > NUM_AXES else 1
         self.graph = nn.Conv2d(before, after, 1)
         self.graph_norm = norm(after)
         self.temporal = nn.Conv2d(after, after, (KERNEL, 1), stride=(self.stride, 1), padding=(KERNEL // 2, 0))
