@@ -62,8 +62,8 @@ class StGcnConfig:
     """The tower of facial landmarks."""
 
     channels: tuple[int, ...] = (64, 64, 128, 256)
-    """Of each block; where one has more than the block before, every other step is left out, as in Yan et al. Their ten blocks are for whole
-    bodies; four have about as many weights as Franceschini et al.'s before the map that is not copied."""
+    """Of each block; one with more than the block before leaves out every other step, as in Yan et al. Their ten blocks
+    are for whole bodies; four have about as many weights as Franceschini et al.'s before the map not copied."""
     norm: Literal["group", "synchronised"] = "group"
     """See triptych.models.norms."""
     dropout: float = 0.1
