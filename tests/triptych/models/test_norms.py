@@ -111,7 +111,7 @@ def test_low_precision_keeps_its_type_and_the_statistics_of_large_values():
 
 
 @pytest.mark.dist
-def test_ranks_together_are_one_process_with_the_joined_batch(run_ranks, tmp_path, ragged):
+def test_ranks_together_are_one_process_with_the_joined_batch(run_ranks, tmp_path):
     spec = importlib.util.spec_from_file_location("norm_ranks", PROGRAM)
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
