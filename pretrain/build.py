@@ -39,13 +39,12 @@ def choose_vocabulary(config: PretrainConfig, shard_set: ShardSet) -> Vocabulary
 
 
 def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
-    """The encoder with fresh weights (from torch's generator, or published ones it starts from) and its objectives.
+    """The encoder with fresh weights (from torch's generator) and its objectives.
 
     Raises:
         UserError: the parts do not fit each other; the message names the keys.
     """
     encoder = build_encoder(config.encoder, specs(config), words)
-    encoder.start()
     objectives: dict[str, Objective] = {}
     for objective in fields(config.objectives):
         settings = getattr(config.objectives, objective.name)
