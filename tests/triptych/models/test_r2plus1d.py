@@ -184,6 +184,15 @@ def test_a_clip_gives_the_same_in_any_batch_and_an_absent_one_zeros(tower):
             torch.testing.assert_close(out.pooled[clip], alone.pooled[0], atol=1e-6, rtol=1e-6)
 
 
+def test_bf16_gives_nearly_the_same(tower):
+    given = track(3, 0)
+    with torch.no_grad():
+        plain = tower(given).pooled
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = tower(given).pooled
+    torch.testing.assert_close(rough.float(), plain, atol=0.1, rtol=0.1)
+
+
 def test_padding_has_no_gradient_and_frames_have(tower):
     given = track(2, 3, 0)
     values = given.values.float().requires_grad_()
@@ -206,11 +215,11 @@ def test_hidden_frames_tell_nothing(tower):
     torch.testing.assert_close(one.pooled[1], plain.pooled[1])
 
 
-@pytest.mark.parametrize("norm", ["group", "synchronised"])
-def test_a_batch_in_which_all_lack_it_uses_every_weight_still(norm):
+@pytest.mark.parametrize(("norm", "side"), [("group", SIDE), ("synchronised", 48)])
+def test_a_batch_in_which_all_lack_it_uses_every_weight_still(norm, side):
     """Other ranks may have the modality; their collectives must find a partner here."""
     tower = R2Plus1DTower(R2Plus1DConfig(weights="random", frames=2, norm=norm), COLOUR, 8)
-    out = tower(track(0, 0, steps=4))
+    out = tower(track(0, 0, steps=4, side=side))
     assert torch.all(out.pooled == 0)
     out.pooled.sum().backward()
     assert all(weight.grad is not None and torch.all(weight.grad == 0) for weight in tower.parameters())
