@@ -107,8 +107,12 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
 
 
 def _start(config: PretrainConfig, encoder: Encoder, folder: Path, distributed: Distributed) -> Start | None:
-    """Take over the weights of `start_from`; a run that has a checkpoint no longer needs them."""
-    if config.start_from is None or distributed.on_main(lambda: has_begun(folder)):
+    """Take over the weights of `start_from`, or those that were published for parts of the encoder; a run that has a
+    checkpoint no longer needs them."""
+    if distributed.on_main(lambda: has_begun(folder)):
+        return None
+    if config.start_from is None:
+        encoder.start()
         return None
     start = start_from(config.start_from, encoder)
     _tell([start.told(config.start_from)], distributed)
