@@ -64,7 +64,11 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         prepare=task.prepare,
     )
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
-    run = RunFolder.open(Path(config.runs) / config.name, config, distributed, MAY_CHANGE)
+    folder = Path(config.runs) / config.name
+    assert isinstance(task.encoder, Encoder)
+    if not distributed.on_main(lambda: any((folder / "checkpoints").glob("step-*"))):  # else they are in there
+        task.encoder.start()
+    run = RunFolder.open(folder, config, distributed, MAY_CHANGE)
     # with other words each id would mean another word, with other clips each position another clip: unnoticed
     run.keep("vocabulary.txt", "".join(f"{word}\n" for word in vocabulary.words), "other words than its vocabulary has")
     run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
@@ -77,7 +81,6 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         max_steps=config.trainer.max_steps,
         seed=config.seed,
     )
-    assert isinstance(task.encoder, Encoder)
     export = partial(save_encoder, task.encoder)
     evaluators = [LossEvaluator("valid", engine, held_out["valid"])]
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()

@@ -1,6 +1,5 @@
 """Which weights VGG-16 has, told without loading them, and the network that has them. Only the latter loads torch."""
 
-import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from triptych.config import UserError, nearest
 from triptych.files import sha256
+from triptych.models.published import fitting, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ def network(weights: str, which: str) -> "torch.nn.Module":
         state = _state(weights)
         with torch.device("meta"):  # weights that are about to be replaced need neither memory nor random numbers
             model = _up_to_fc7()
-        _fill(model, state, weights)
+        model.load_state_dict(fitting(model, state, "vgg16.weights", weights, "VGG-16"), assign=True)
     on_gpu = torch.cuda.is_available() and get_worker_info() is None
     return model.eval().requires_grad_(False).to("cuda" if on_gpu else "cpu", torch.float32)
 
@@ -103,51 +103,11 @@ def _up_to_fc7() -> Any:
 
 def _state(weights: str) -> dict[str, Any]:
     """Name -> tensor, from the file or the download."""
-    import torch
-
     if weights.startswith(HASH):
         raise UserError(
             f"vgg16: these clips do not hold the feature of the weights {weights}, and a hash does not say where the "
             "weights are: write the feature into the shards with vgg16.weights=FILE"
         )
-    try:
-        if weights in PUBLISHED:
-            from torchvision.models import VGG16_Weights
+    from torchvision.models import VGG16_Weights
 
-            download: dict[str, Any] = VGG16_Weights[weights].get_state_dict(
-                progress=False, check_hash=True, map_location="cpu", weights_only=True
-            )
-            return download
-        if weights.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(weights)
-        state: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
-        return state
-    except Exception as error:  # torch's, safetensors' and the download's have no class in common
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(_no_weights(weights, said)) from None
-
-
-def _no_weights(weights: str, said: str) -> str:
-    if weights in PUBLISHED:
-        file = f"vgg16-{PUBLISHED[weights]}.pth"
-        return (
-            f"vgg16.weights: {weights} cannot be downloaded ({said}). Fetch https://download.pytorch.org/models/{file} "
-            f"on a machine that can, and give its path: vgg16.weights={os.path.join('FOLDER', file)}"
-        )
-    return f"vgg16.weights: {weights} holds no weights that can be read without running code from it ({said})"
-
-
-def _fill(model: Any, state: dict[str, Any], weights: str) -> None:
-    wanted = model.state_dict()
-    if not isinstance(state, dict):
-        raise UserError(f"vgg16.weights: {weights} holds a {type(state).__name__}, expected names and tensors")
-    wrong = [
-        f"{name} is not there" if name not in state else f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
-        for name, value in wanted.items()
-        if name not in state or state[name].shape != value.shape
-    ]
-    if wrong:
-        raise UserError(f"vgg16.weights: {weights} is no VGG-16 as torchvision names it: {'; '.join(wrong[:3])}")
-    model.load_state_dict({name: state[name] for name in wanted}, assign=True)
+    return read_weights("vgg16.weights", weights, VGG16_Weights, MAX_BYTES)

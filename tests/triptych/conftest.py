@@ -1,4 +1,4 @@
-"""`tiny` (the task and loader of tiny.py) and `launch` (that file as a program on several ranks)."""
+"""`tiny` (the task and loader of tiny.py) and `launch` (that file, or another, as a program on several ranks)."""
 
 import importlib.util
 import os
@@ -42,7 +42,7 @@ def alone():
 class Ranks:
     """Processes of one run, started as torchrun would."""
 
-    def __init__(self, arguments, world, env):
+    def __init__(self, program, arguments, world, env):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -51,7 +51,7 @@ class Ranks:
         common |= {"PYTHONPATH": str(root), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), **env}
         self.processes = [
             subprocess.Popen(
-                [sys.executable, str(PROGRAM), *map(str, arguments)],
+                [sys.executable, str(program), *map(str, arguments)],
                 env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -85,8 +85,8 @@ class Ranks:
 def launch():
     started = []
 
-    def start(*arguments, world=2, **env):
-        started.append(Ranks(arguments, world, env))
+    def start(*arguments, world=2, program=PROGRAM, **env):
+        started.append(Ranks(program, arguments, world, env))
         return started[-1]
 
     yield start
@@ -98,8 +98,8 @@ def launch():
 def run_ranks(launch):
     """Run to the end and expect success; returns rank 0's output."""
 
-    def run(*arguments, world=2, **env):
-        codes, outputs = launch(*arguments, world=world, **env).wait()
+    def run(*arguments, world=2, program=PROGRAM, **env):
+        codes, outputs = launch(*arguments, world=world, program=program, **env).wait()
         assert codes == [0] * world, "\n".join(outputs)
         return outputs[0]
 

@@ -6,7 +6,7 @@ Legend: B clips, T steps of the anchor, D width.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -29,6 +29,18 @@ class Encoded:
     """[B, T] bool of `sequence`, True = real."""
 
 
+@runtime_checkable
+class StartsFromWeights(Protocol):
+    """A part of an encoder that can start from weights that others trained."""
+
+    def start_weights(self) -> None:
+        """Load them in place.
+
+        Raises:
+            UserError: they cannot be had, or do not fit.
+        """
+
+
 class Encoder(nn.Module):
     """A pretrained system without its objectives: what a run exports, a probe freezes and fine-tuning trains."""
 
@@ -42,6 +54,19 @@ class Encoder(nn.Module):
     """Modality whose steps `Encoded.sequence` has."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
+
+    def start(self) -> None:
+        """Give the parts that start from published weights those weights; the others keep what they were built with.
+
+        For a training from its beginning only: building an encoder touches neither a file nor the network, so that an
+        exported one loads wherever it is.
+
+        Raises:
+            UserError: they cannot be had, or do not fit.
+        """
+        for module in self.modules():
+            if isinstance(module, StartsFromWeights):
+                module.start_weights()
 
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
