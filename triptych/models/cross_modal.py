@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from triptych.batch import Batch, Track
 from triptych.modalities import MODALITIES, FeatureSpec
-from triptych.models.blocks import Attention, TransformerConfig, TransformerLayer, mean_pool, sinusoid
+from triptych.models.blocks import Attention, TransformerConfig, TransformerLayer, mean_pool, segment_pool, sinusoid
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.towers import FrameInput, InputConfig, WordInput
 
@@ -40,6 +40,9 @@ class CrossModalConfig:
     (ours; neither half works alone)."""
     fusion_weight: float = 0.33
     """w1 = w2 = w3 of Eq. 5."""
+    segments: int = 1
+    """Equal parts of a clip whose means stand side by side in a tower's pooled output; 1 is the mean over all of it.
+    The fused output is a plain mean."""
 
     def __post_init__(self) -> None:
         unknown = set(self.modalities) - set(MODALITIES)
@@ -47,6 +50,8 @@ class CrossModalConfig:
             raise ValueError(f"modalities: {list(self.modalities)} must be some of {', '.join(MODALITIES)}")
         if self.anchor not in self.modalities:
             raise ValueError(f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}")
+        if self.segments < 1:
+            raise ValueError(f"segments: {self.segments}; expected 1 (the mean over the clip) or more")
 
 
 class CrossModalEncoder(Encoder):
@@ -71,7 +76,8 @@ class CrossModalEncoder(Encoder):
         self.inputs = {name: inputs[name] for name in MODALITIES if name in config.modalities}
         self.words = words
         self.anchor = config.anchor
-        self.widths = dict.fromkeys((*self.inputs, "fused"), config.transformer.width)
+        tower_width = config.segments * config.transformer.width
+        self.widths = {**dict.fromkeys(self.inputs, tower_width), "fused": config.transformer.width}
         self.activation_checkpointing = False
         transformer, width = config.transformer, config.transformer.width
         self.input = nn.ModuleDict(
@@ -104,7 +110,7 @@ class CrossModalEncoder(Encoder):
             )
             for name, track in given.items()
         }
-        pooled = {name: mean_pool(towers[name], track.mask) for name, track in given.items()}
+        pooled = {name: segment_pool(towers[name], track.mask, self.config.segments) for name, track in given.items()}
         present = {name: track.present for name, track in given.items()}
         anchor = self.anchor
         if anchor not in given:

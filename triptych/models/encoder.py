@@ -19,12 +19,12 @@ class Encoded:
     """What an encoder says of a batch."""
 
     pooled: Mapping[str, Tensor]
-    """Name -> [B, D]: one entry a tower (its modality's name) and, where the anchor is present in the batch, "fused".
-    Rows of clips that lack the modality are zeros."""
+    """Name -> [B, D]: one entry a tower (its modality's name) and, where the system fuses and the anchor is present in
+    the batch, "fused". Rows of clips that lack the modality are zeros."""
     present: Mapping[str, Tensor]
     """Name -> [B] bool: which rows of `pooled` are real."""
     sequence: Tensor | None = None
-    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all."""
+    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all, or the system none."""
     mask: Tensor | None = None
     """[B, T] bool of `sequence`, True = real."""
 
@@ -50,8 +50,8 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
-    anchor: str
-    """Modality whose steps `Encoded.sequence` has."""
+    anchor: str | None
+    """Modality whose steps `Encoded.sequence` has; None where the system does not fuse."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 
