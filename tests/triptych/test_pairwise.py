@@ -109,7 +109,9 @@ def test_a_clip_is_encoded_alike_whatever_it_is_batched_with(towers):
         for clip in range(len(batch)):
             length = max(1, int(track.mask[clip].sum()))  # no padding at all
             alone = encoder.tower(name)(
-                Track(**{key: value[clip : clip + 1, :length] for key, value in vars(track).items() if value is not None})
+                Track(
+                    **{key: value[clip : clip + 1, :length] for key, value in vars(track).items() if value is not None}
+                )
             )
             torch.testing.assert_close(alone.pooled[0], together.pooled[clip], rtol=0, atol=1e-5)
             torch.testing.assert_close(alone.sequence[0], together.sequence[clip, :length], rtol=0, atol=1e-5)
