@@ -56,7 +56,7 @@ def test_an_encoder_without_fusion_is_released_too(run: Path, tmp_path: Path):
     release(ReleaseConfig(run=run, out=tmp_path / "out"))
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert "holds `text` [clips, 6], `audio` [clips, 6];" in card
-    assert "fused" not in card
+    assert "`fused`" not in card
 
 
 def test_the_sums_are_what_sha256sum_checks(run: Path, tmp_path: Path):
