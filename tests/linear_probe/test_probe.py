@@ -73,7 +73,7 @@ def test_an_encoder_without_fusion_stands_beside_one_with(tones: Path, tmp_path:
     numbers = run(config(tones, tmp_path, encoder="", encoders=encoders))
     names = [row["system"] for row in numbers["systems"]]
     assert names[2:] == ["untrained", "fused", "input means", "untrained, as towers", "towers"]
-    assert numbers["facts"]["features of towers"].startswith("pooled audio;")
+    assert numbers["protocol"]["facts"]["features of towers"].startswith("pooled audio;")
     ua = {row["system"]: row["metrics"]["UA"]["value"] for row in numbers["systems"]}
     assert ua["towers"] > 0.7
 

@@ -12,6 +12,8 @@ from triptych.batch import Batch
 from triptych.config import check_one_of, chosen
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
+from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
+from triptych.models.st_gcn import StGcnConfig, StGcnTower
 from triptych.models.tcn import TcnConfig, TcnTower
 from triptych.models.tower import Tower
 from triptych.models.transformer_towers import FrameTower, FrameTowerConfig, TextTransformerConfig, TextTransformerTower
@@ -43,6 +45,8 @@ class VideoTowerConfig:
     """The tower of the picture; exactly one."""
 
     frames: FrameTowerConfig | None = None
+    r2plus1d: R2Plus1DConfig | None = None
+    st_gcn: StGcnConfig | None = None
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -66,7 +70,7 @@ class PairwiseConfig:
 _TEXT_TOWERS = {"transformer": TextTransformerTower}
 """Called with (settings, words, width)."""
 
-_FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower}
+_FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower, "r2plus1d": R2Plus1DTower, "st_gcn": StGcnTower}
 """Called with (settings, spec, width)."""
 
 

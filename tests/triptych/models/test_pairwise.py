@@ -155,6 +155,25 @@ def test_saved_encoder_loads_back_equal(tmp_path):
         assert not torch.equal(fresh.encode(batch).pooled[name], pooled)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        pytest.param("r2plus1d", (8, 8, 3), "uint8", marks=pytest.mark.slow),  # 31 M weights
+        ("st_gcn", (68, 2), "float32"),
+    ],
+)
+def test_the_papers_video_towers_come_back_without_the_weights_that_they_started_from(tmp_path, name, shape, dtype):
+    spec = FeatureSpec(name="x", modality="video", version=1, rate_hz=10.0, shape=shape, dtype=dtype)
+    settings = {"weights": "KINETICS400_V1"} if name == "r2plus1d" else {"channels": [4, 8]}
+    system = configs.load(SystemConfig, {"pairwise": {"audio": TCN, "video": {name: settings}, "width": 12}})
+    encoder = door.build(system, {**SPECS, "video": spec}, ()).eval()
+    batch = fake_batch(encoder.inputs, num_clips=2, absent={"video": (1,)})
+    door.save_encoder(encoder, tmp_path / "encoder")
+    pooled = encoder.encode(batch).pooled["video"]
+    assert pooled.abs().sum(dim=1).gt(0).tolist() == [True, False]
+    assert torch.equal(door.load(tmp_path / "encoder").encode(batch).pooled["video"], pooled)
+
+
 def test_the_papers_text_tower_has_the_size_of_torchs():
     encoder = door.build(configs.load(SystemConfig, {"pairwise": {"text": {"transformer": {}}}}), SPECS, WORDS)
     layer = torch.nn.TransformerEncoderLayer(300, 5)
