@@ -144,19 +144,26 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerStack(nn.ModuleList):
-    """Self-attention layers one after the other."""
+    """Layers one after the other."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(TransformerLayer(config) for _ in range(config.layers))
         self.activation_checkpointing = False
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """[B, T, D]"""
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask_BS: Tensor,
+        source_BSD: Tensor | None = None,
+        positions: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """[B, T, D]; without a source the stream attends to itself. For the rest see Attention."""
         for layer in self:
+            source = x_BTD if source_BSD is None else source_BSD
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, x_BTD, mask_BT, use_reentrant=False)
+                x_BTD = checkpoint(layer, x_BTD, source, mask_BS, positions, use_reentrant=False)
             else:
-                x_BTD = layer(x_BTD, x_BTD, mask_BT)
+                x_BTD = layer(x_BTD, source, mask_BS, positions)
         return x_BTD
 
 
