@@ -102,11 +102,7 @@ class CrossModalEncoder(Encoder):
 
     def encode(self, batch: Batch) -> Encoded:
         """See Encoder.encode. Without the anchor in the batch there is no fused sequence: only the towers' pools."""
-        given = {name: batch.tracks[name] for name in self.inputs if name in batch.tracks}
-        if not given:
-            raise ValueError(
-                f"the batch has none of {', '.join(self.inputs)}; it has {', '.join(batch.tracks) or 'none'}"
-            )
+        given = self.tracks(batch)
         positions = {name: self._positions(track) for name, track in given.items()}
         towers = {
             name: self.towers[name](self.dropout(self.input[name](track) + positions[name]), track.mask)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from triptych.batch import Batch
+from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
 
 
@@ -71,3 +71,16 @@ class Encoder(nn.Module):
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
         """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks."""
+
+    def tracks(self, batch: Batch) -> dict[str, Track]:
+        """Modality -> track, of those that the encoder takes and the batch carries.
+
+        Raises:
+            ValueError: there is none.
+        """
+        given = {name: batch.tracks[name] for name in self.inputs if name in batch.tracks}
+        if not given:
+            raise ValueError(
+                f"the batch has none of {', '.join(self.inputs)}; it has {', '.join(batch.tracks) or 'none'}"
+            )
+        return given

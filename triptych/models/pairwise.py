@@ -108,11 +108,7 @@ class PairwiseEncoder(Encoder):
 
     def encode(self, batch: Batch) -> Encoded:
         """See Encoder.encode; there is no sequence."""
-        given = {name: batch.tracks[name] for name in self.inputs if name in batch.tracks}
-        if not given:
-            raise ValueError(
-                f"the batch has none of {', '.join(self.inputs)}; it has {', '.join(batch.tracks) or 'none'}"
-            )
+        given = self.tracks(batch)
         pooled = {name: self.tower(name)(track).pooled for name, track in given.items()}
         return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()})
 
