@@ -43,12 +43,12 @@ class InputConfig(FrameInputConfig):
 
 
 class WordInput(nn.Module):
-    """Word ids -> vectors; id 0 is any word outside the vocabulary."""
+    """Word ids -> vectors; id 0 is any word outside the vocabulary. Without a width, the word vectors as they are."""
 
-    def __init__(self, num_words: int, width: int, config: InputConfig) -> None:
+    def __init__(self, num_words: int, width: int | None, config: InputConfig) -> None:
         super().__init__()
         self.vectors = nn.Embedding(num_words + 1, config.word_width)
-        self.project = nn.Linear(config.word_width, width)
+        self.project = nn.Identity() if width is None else nn.Linear(config.word_width, width)
 
     def forward(self, track: Track) -> Tensor:
         """[B, T] ids -> [B, T, D]."""

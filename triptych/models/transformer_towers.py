@@ -18,7 +18,7 @@ from triptych.models.blocks import (
     segment_pool,
 )
 from triptych.models.tower import Tower, TowerOutput
-from triptych.models.towers import FrameInput, FrameInputConfig, zero_hidden
+from triptych.models.towers import FrameInput, FrameInputConfig, InputConfig, WordInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +76,14 @@ class TextTransformerTower(Tower):
             )
         self.width = width
         self.positions = config.positions
-        self.vectors = nn.Embedding(len(words) + 1, config.width)  # id 0 is any other word
+        self.input = WordInput(len(words), None, InputConfig(word_width=config.width))
         self.dropout = nn.Dropout(config.dropout)
         self.layers = TransformerStack(config)
         self.output = nn.Linear(config.width, width)
 
     def forward(self, track: Track) -> TowerOutput:
         """See Tower: the sequence has a step a word."""
-        x = zero_hidden(self.vectors(track.values), track)
+        x = self.input(track)
         x = x + position_vectors(track, self.positions, x.shape[-1]).to(x.dtype)
         x = self.layers(self.dropout(x), track.mask)
         return _output(x, track, self.output(mean_pool(x, track.mask)))
