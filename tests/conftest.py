@@ -53,7 +53,7 @@ def _tone(path: Path, pitch_hz: float, seed: int) -> None:
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`shards` of half-second tones in RAVDESS's naming, the pitch being the emotion (happy 300 Hz, sad 900 Hz), of six
-    actors; and an `encoder` of their sound that has learnt nothing."""
+    actors; and an `encoder` of their sound that has learnt nothing, also as a `pairwise` one without fusion."""
     from shards.corpora.config import CorpusConfig
     from shards.corpora.ravdess import RavdessConfig
     from shards.features.config import AudioFeature, FeaturesConfig, build
@@ -63,6 +63,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from triptych.models import load
     from triptych.models.blocks import TransformerConfig
     from triptych.models.cross_modal import CrossModalConfig
+    from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig
+    from triptych.models.tcn import TcnConfig
 
     root = tmp_path_factory.mktemp("tones")
     for actor in range(1, 7):
@@ -80,6 +82,8 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     system = load.SystemConfig(cross_modal=CrossModalConfig(modalities=("audio",), anchor="audio", transformer=tiny))
     inputs = {modality: feature.spec for modality, feature in build(features).items()}
     load.save_encoder(load.build(system, inputs, ()), root / "encoder")
+    towers = PairwiseConfig(audio=AudioTowerConfig(tcn=TcnConfig(bottleneck=8, hidden=16, blocks=2)), width=16)
+    load.save_encoder(load.build(load.SystemConfig(pairwise=towers), inputs, ()), root / "pairwise")
     return root
 
 

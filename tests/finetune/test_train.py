@@ -67,6 +67,13 @@ def test_the_step_that_valid_chose_is_tested(tones: Path, tmp_path: Path):
     assert f"step {best['step']} " in (tmp_path / "report.md").read_text()
 
 
+def test_an_encoder_without_fusion_trains(tones: Path, tmp_path: Path):
+    run(config(tones, tmp_path, encoder=str(tones / "pairwise"), trainer=trainer(5)))
+    tuned = load(tmp_path / "runs" / "pretrained-seed-0" / "encoder").state_dict()
+    before = load(tones / "pairwise").state_dict()
+    assert all(not torch.equal(tuned[name], before[name]) for name in before)
+
+
 @pytest.mark.slow
 def test_an_interrupted_command_ends_as_if_it_had_not_been(tones: Path, tmp_path: Path, monkeypatch):
     run(config(tones, tmp_path / "whole", seeds=[0, 1]))

@@ -68,6 +68,16 @@ def test_several_encoders_share_the_baselines(tones: Path, tmp_path: Path):
     }
 
 
+def test_an_encoder_without_fusion_stands_beside_one_with(tones: Path, tmp_path: Path):
+    encoders = {"fused": str(tones / "encoder"), "towers": str(tones / "pairwise")}
+    numbers = run(config(tones, tmp_path, encoder="", encoders=encoders))
+    names = [row["system"] for row in numbers["systems"]]
+    assert names[2:] == ["untrained", "fused", "input means", "untrained, as towers", "towers"]
+    assert numbers["protocol"]["facts"]["features of towers"].startswith("pooled audio;")
+    ua = {row["system"]: row["metrics"]["UA"]["value"] for row in numbers["systems"]}
+    assert ua["towers"] > 0.7
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

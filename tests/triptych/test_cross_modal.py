@@ -51,6 +51,16 @@ def test_fused_sequence_has_the_anchors_length_and_any_subset_encodes(positions)
             torch.testing.assert_close(part.pooled[name], encoded.pooled[name])
 
 
+def test_towers_pool_by_segments_and_the_fused_output_by_its_mean():
+    batch, plain, parts = fake_batch(SPECS, absent={"audio": (1,)}), build(), build(segments=3)
+    expected, encoded = plain.encode(batch), parts.encode(batch)
+    assert dict(parts.widths) == {name: pooled.shape[1] for name, pooled in encoded.pooled.items()}
+    assert dict(parts.widths) == {"text": 48, "audio": 48, "video": 48, "fused": 16}
+    torch.testing.assert_close(encoded.pooled["fused"], expected.pooled["fused"])
+    text = encoded.pooled["text"].view(4, 3, 16)[0].mean(dim=0)  # six words: segments of two each
+    torch.testing.assert_close(text, expected.pooled["text"][0])
+
+
 def test_an_absent_modality_equals_one_that_the_batch_does_not_carry():
     encoder = build()
     batch = fake_batch(SPECS)
@@ -109,7 +119,9 @@ def test_activation_checkpointing_changes_no_gradient():
     gradients = []
     for on in (False, True):
         encoder = build().train()
-        encoder.activation_checkpointing = on
+        for module in encoder.modules():  # as the engine does
+            if hasattr(module, "activation_checkpointing"):
+                module.activation_checkpointing = on
         encoder.encode(fake_batch(SPECS)).pooled["fused"].square().sum().backward()
         gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
     for plain, recomputed in zip(*gradients, strict=True):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from triptych import config as configs
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -44,6 +46,17 @@ def test_a_release_loads_and_says_the_same_as_the_run(run: Path, tmp_path: Path)
     ours, theirs = (load(folder).encode(batch).pooled for folder in (run / "encoder", tmp_path / "out"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_encoder_without_fusion_is_released_too(run: Path, tmp_path: Path):
+    towers = {"text": {"transformer": {"width": 8, "layers": 1, "heads": 2}}, "audio": {"tcn": {"blocks": 1}}}
+    shutil.rmtree(run / "encoder")
+    system = configs.load(SystemConfig, {"pairwise": {**towers, "width": 6}})
+    save_encoder(build(system, SPECS, ("yes", "no")), run / "encoder")
+    release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
+    assert "holds `text` [clips, 6], `audio` [clips, 6];" in card
+    assert "`fused`" not in card
 
 
 def test_the_sums_are_what_sha256sum_checks(run: Path, tmp_path: Path):

@@ -6,10 +6,20 @@ Masks are True where something real is.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from triptych.batch import Track
+
+Positions = Literal["index", "seconds"]
+"""What a step's position is: its number, or the middle of its time span."""
+
+POSITIONS_PER_S = 20.0
+"""Positions in seconds count steps of 50 ms, the rate of the stacked LFBE, so that both kinds span a like range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +54,15 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
     )
     angles = positions.float()[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def position_vectors(track: Track, kind: Positions, width: int) -> Tensor:
+    """[B, T, D] float32 sinusoids of a track's steps."""
+    if kind == "seconds":
+        steps = track.times.mean(dim=-1) * POSITIONS_PER_S
+    else:
+        steps = torch.arange(track.mask.shape[1], device=track.mask.device)[None].expand(track.mask.shape)
+    return sinusoid(steps, width)
 
 
 class Attention(nn.Module):
@@ -124,7 +143,50 @@ class TransformerLayer(nn.Module):
         return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(x_BTD)))
 
 
+class TransformerStack(nn.ModuleList):
+    """Layers one after the other."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(TransformerLayer(config) for _ in range(config.layers))
+        self.activation_checkpointing = False
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        mask_BS: Tensor,
+        source_BSD: Tensor | None = None,
+        positions: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """[B, T, D]; without a source the stream attends to itself. For the rest see Attention."""
+        for layer in self:
+            source = x_BTD if source_BSD is None else source_BSD
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_BTD = checkpoint(layer, x_BTD, source, mask_BS, positions, use_reentrant=False)
+            else:
+                x_BTD = layer(x_BTD, source, mask_BS, positions)
+        return x_BTD
+
+
 def mean_pool(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """[B, D] mean over real steps; zeros for a clip without any."""
     weights = mask_BT.to(x_BTD.dtype)[..., None]
     return (x_BTD * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def segment_pool(x_BTD: Tensor, mask_BT: Tensor, segments: int) -> Tensor:
+    """Means over equal parts of each clip side by side, so that the order of what happens is kept; one is mean_pool.
+
+    Real step `i` of a clip's `n` belongs to part `floor(i * segments / n)`: the parts follow the clip's own length, not
+    the batch's. A clip with fewer steps than segments leaves some parts without any.
+
+    Args:
+        x_BTD: the steps.
+        mask_BT: which are real.
+        segments: number of parts.
+
+    Returns:
+        [B, segments * D], the first part first; zeros for a part without a step.
+    """
+    index = mask_BT.cumsum(dim=1) - 1
+    part_BT = index * segments // mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.cat([mean_pool(x_BTD, mask_BT & (part_BT == part)) for part in range(segments)], dim=1)

@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from triptych.batch import Batch, Track
 from triptych.modalities import MODALITIES, FeatureSpec
-from triptych.models.blocks import Attention, TransformerConfig, TransformerLayer, mean_pool, sinusoid
+from triptych.models.blocks import (
+    Attention,
+    Positions,
+    TransformerConfig,
+    TransformerStack,
+    mean_pool,
+    position_vectors,
+    segment_pool,
+)
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.towers import FrameInput, InputConfig, WordInput
-
-POSITIONS_PER_S = 20.0
-"""Positions in seconds count steps of 50 ms, the rate of the stacked LFBE, so that both kinds span a like range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +37,15 @@ class CrossModalConfig:
     anchor: Literal["text", "audio", "video"] = "text"
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     input: InputConfig = field(default_factory=InputConfig)
-    positions: Literal["index", "seconds"] = "index"
+    positions: Positions = "index"
     """index: as in the paper. seconds: of a step's middle, and added again to the queries and keys of the cross-modal
     layers, whose key projections start equal to the query projections; words then find their own sound and frames
     (ours; neither half works alone)."""
     fusion_weight: float = 0.33
     """w1 = w2 = w3 of Eq. 5."""
+    segments: int = 1
+    """Equal parts of a clip whose means stand side by side in a tower's pooled output; 1 is the mean over all of it.
+    The fused output is a plain mean."""
 
     def __post_init__(self) -> None:
         unknown = set(self.modalities) - set(MODALITIES)
@@ -47,6 +53,8 @@ class CrossModalConfig:
             raise ValueError(f"modalities: {list(self.modalities)} must be some of {', '.join(MODALITIES)}")
         if self.anchor not in self.modalities:
             raise ValueError(f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}")
+        if self.segments < 1:
+            raise ValueError(f"segments: {self.segments}; expected 1 (the mean over the clip) or more")
 
 
 class CrossModalEncoder(Encoder):
@@ -71,8 +79,8 @@ class CrossModalEncoder(Encoder):
         self.inputs = {name: inputs[name] for name in MODALITIES if name in config.modalities}
         self.words = words
         self.anchor = config.anchor
-        self.widths = dict.fromkeys((*self.inputs, "fused"), config.transformer.width)
-        self.activation_checkpointing = False
+        tower_width = config.segments * config.transformer.width
+        self.widths = {**dict.fromkeys(self.inputs, tower_width), "fused": config.transformer.width}
         transformer, width = config.transformer, config.transformer.width
         self.input = nn.ModuleDict(
             {
@@ -83,8 +91,10 @@ class CrossModalEncoder(Encoder):
             }
         )
         self.dropout = nn.Dropout(transformer.dropout)
-        self.towers = nn.ModuleDict({name: _layers(transformer) for name in self.inputs})
-        self.cross = nn.ModuleDict({name: _layers(transformer) for name in self.inputs if name != config.anchor})
+        self.towers = nn.ModuleDict({name: TransformerStack(transformer) for name in self.inputs})
+        self.cross = nn.ModuleDict(
+            {name: TransformerStack(transformer) for name in self.inputs if name != config.anchor}
+        )
         if config.positions == "seconds":
             for module in self.cross.modules():
                 if isinstance(module, Attention):
@@ -92,19 +102,13 @@ class CrossModalEncoder(Encoder):
 
     def encode(self, batch: Batch) -> Encoded:
         """See Encoder.encode. Without the anchor in the batch there is no fused sequence: only the towers' pools."""
-        given = {name: batch.tracks[name] for name in self.inputs if name in batch.tracks}
-        if not given:
-            raise ValueError(
-                f"the batch has none of {', '.join(self.inputs)}; it has {', '.join(batch.tracks) or 'none'}"
-            )
+        given = self.tracks(batch)
         positions = {name: self._positions(track) for name, track in given.items()}
         towers = {
-            name: self._run(
-                self.towers[name], self.dropout(self.input[name](track) + positions[name]), None, track.mask
-            )
+            name: self.towers[name](self.dropout(self.input[name](track) + positions[name]), track.mask)
             for name, track in given.items()
         }
-        pooled = {name: mean_pool(towers[name], track.mask) for name, track in given.items()}
+        pooled = {name: segment_pool(towers[name], track.mask, self.config.segments) for name, track in given.items()}
         present = {name: track.present for name, track in given.items()}
         anchor = self.anchor
         if anchor not in given:
@@ -113,7 +117,7 @@ class CrossModalEncoder(Encoder):
         for name in given:
             if name != anchor:
                 at = (positions[anchor], positions[name]) if self.config.positions == "seconds" else None
-                crossed = self._run(self.cross[name], towers[anchor], towers[name], given[name].mask, at)
+                crossed = self.cross[name](towers[anchor], given[name].mask, towers[name], at)
                 # A clip without this modality adds nothing: zeros, not what an attention over nothing would give.
                 fused = fused + crossed * present[name][:, None, None]
         fused = fused * self.config.fusion_weight
@@ -123,30 +127,4 @@ class CrossModalEncoder(Encoder):
     def _positions(self, track: Track) -> Tensor:
         """[B, T, D] sinusoidal positions of a track, in the model's precision."""
         dtype = next(self.parameters()).dtype
-        if self.config.positions == "seconds":
-            steps = track.times.mean(dim=-1) * POSITIONS_PER_S
-        else:
-            steps = torch.arange(track.mask.shape[1], device=track.mask.device)[None].expand(track.mask.shape)
-        return sinusoid(steps, self.config.transformer.width).to(dtype)
-
-    def _run(
-        self,
-        layers: nn.Module,
-        x_BTD: Tensor,
-        source_BSD: Tensor | None,
-        mask_BS: Tensor,
-        positions: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """[B, T, D] through a stack; without a source the stream attends to itself."""
-        assert isinstance(layers, nn.ModuleList)
-        for layer in layers:
-            source = x_BTD if source_BSD is None else source_BSD
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, source, mask_BS, positions, use_reentrant=False)
-            else:
-                x_BTD = layer(x_BTD, source, mask_BS, positions)
-        return x_BTD
-
-
-def _layers(config: TransformerConfig) -> nn.ModuleList:
-    return nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
+        return position_vectors(track, self.config.positions, self.config.transformer.width).to(dtype)

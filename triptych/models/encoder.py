@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from triptych.batch import Batch
+from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
 
 
@@ -19,12 +19,12 @@ class Encoded:
     """What an encoder says of a batch."""
 
     pooled: Mapping[str, Tensor]
-    """Name -> [B, D]: one entry a tower (its modality's name) and, where the anchor is present in the batch, "fused".
-    Rows of clips that lack the modality are zeros."""
+    """Name -> [B, D]: one entry a tower (its modality's name) and, where the system fuses and the anchor is present in
+    the batch, "fused". Rows of clips that lack the modality are zeros."""
     present: Mapping[str, Tensor]
     """Name -> [B] bool: which rows of `pooled` are real."""
     sequence: Tensor | None = None
-    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all."""
+    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all, or the system none."""
     mask: Tensor | None = None
     """[B, T] bool of `sequence`, True = real."""
 
@@ -50,8 +50,8 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
-    anchor: str
-    """Modality whose steps `Encoded.sequence` has."""
+    anchor: str | None
+    """Modality whose steps `Encoded.sequence` has; None where the system does not fuse."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 
@@ -71,3 +71,16 @@ class Encoder(nn.Module):
     @abstractmethod
     def encode(self, batch: Batch) -> Encoded:
         """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks."""
+
+    def tracks(self, batch: Batch) -> dict[str, Track]:
+        """Modality -> track, of those that the encoder takes and the batch carries.
+
+        Raises:
+            ValueError: there is none.
+        """
+        given = {name: batch.tracks[name] for name in self.inputs if name in batch.tracks}
+        if not given:
+            raise ValueError(
+                f"the batch has none of {', '.join(self.inputs)}; it has {', '.join(batch.tracks) or 'none'}"
+            )
+        return given

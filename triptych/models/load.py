@@ -23,6 +23,7 @@ from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
 from triptych.models.encoder import Encoder
+from triptych.models.pairwise import PairwiseConfig, PairwiseEncoder
 
 FORMAT_VERSION = 1
 
@@ -35,12 +36,13 @@ class SystemConfig:
     """Which system the encoder is; a new one is its file and a line here."""
 
     cross_modal: CrossModalConfig | None = None
+    pairwise: PairwiseConfig | None = None
 
     def __post_init__(self) -> None:
         configs.check_one_of(self, "encoder")
 
 
-_BUILDERS = {"cross_modal": CrossModalEncoder}
+_BUILDERS = {"cross_modal": CrossModalEncoder, "pairwise": PairwiseEncoder}
 
 
 def build(system: SystemConfig, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> Encoder:

@@ -16,11 +16,9 @@ from triptych.models.blocks import mean_pool
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputConfig:
-    """The stages in front of the transformers."""
+class FrameInputConfig:
+    """The stage in front of a transformer over frames of sound or picture."""
 
-    word_width: int = 300
-    """Width of a word vector (GloVe's 300 in the paper)."""
     frame_hidden: int = 0
     """Units of a hidden layer between a flattened frame and the common width; 0 is one linear map, as in the paper
     (which feeds VGG-16 vectors). Raw crops need one: it is the light frame tower."""
@@ -36,13 +34,21 @@ class InputConfig:
             raise ValueError(f"convolution: {self.convolution} must be odd, so that steps keep their times")
 
 
-class WordInput(nn.Module):
-    """Word ids -> vectors; id 0 is any word outside the vocabulary."""
+@dataclass(frozen=True, kw_only=True)
+class InputConfig(FrameInputConfig):
+    """The stages in front of the transformers of words and frames."""
 
-    def __init__(self, num_words: int, width: int, config: InputConfig) -> None:
+    word_width: int = 300
+    """Width of a word vector (GloVe's 300 in the paper)."""
+
+
+class WordInput(nn.Module):
+    """Word ids -> vectors; id 0 is any word outside the vocabulary. Without a width, the word vectors as they are."""
+
+    def __init__(self, num_words: int, width: int | None, config: InputConfig) -> None:
         super().__init__()
         self.vectors = nn.Embedding(num_words + 1, config.word_width)
-        self.project = nn.Linear(config.word_width, width)
+        self.project = nn.Identity() if width is None else nn.Linear(config.word_width, width)
 
     def forward(self, track: Track) -> Tensor:
         """[B, T] ids -> [B, T, D]."""
@@ -52,7 +58,7 @@ class WordInput(nn.Module):
 class FrameInput(nn.Module):
     """Frames of sound or picture -> vectors: standardised by the feature's constants, flattened, mapped, convolved."""
 
-    def __init__(self, spec: FeatureSpec, width: int, config: InputConfig) -> None:
+    def __init__(self, spec: FeatureSpec, width: int, config: FrameInputConfig) -> None:
         super().__init__()
         self.mean, self.std = spec.mean, spec.std
         size = prod(spec.shape)

@@ -1,0 +1,119 @@
+"""Franceschini et al. 2022, section III-A: one tower a modality and no fusion; what compares them is an objective.
+
+Legend: B clips.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from triptych.batch import Batch
+from triptych.config import check_one_of, chosen
+from triptych.modalities import MODALITIES, FeatureSpec
+from triptych.models.encoder import Encoded, Encoder
+from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
+from triptych.models.st_gcn import StGcnConfig, StGcnTower
+from triptych.models.tcn import TcnConfig, TcnTower
+from triptych.models.tower import Tower
+from triptych.models.transformer_towers import FrameTower, FrameTowerConfig, TextTransformerConfig, TextTransformerTower
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerConfig:
+    """The tower of the words; exactly one."""
+
+    transformer: TextTransformerConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioTowerConfig:
+    """The tower of the sound; exactly one."""
+
+    tcn: TcnConfig | None = None
+    frames: FrameTowerConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "audio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTowerConfig:
+    """The tower of the picture; exactly one."""
+
+    frames: FrameTowerConfig | None = None
+    r2plus1d: R2Plus1DConfig | None = None
+    st_gcn: StGcnConfig | None = None
+
+    def __post_init__(self) -> None:
+        check_one_of(self, "video")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairwiseConfig:
+    """The towers; a modality that is left out has none."""
+
+    text: TextTowerConfig | None = None
+    audio: AudioTowerConfig | None = None
+    video: VideoTowerConfig | None = None
+    width: int = 512
+    """Of every tower's pooled output, in front of any projection head."""
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, modality) is None for modality in MODALITIES):
+            raise ValueError(f"pairwise: give a tower to one or more of {', '.join(MODALITIES)}")
+
+
+_TEXT_TOWERS = {"transformer": TextTransformerTower}
+"""Called with (settings, words, width)."""
+
+_FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower, "r2plus1d": R2Plus1DTower, "st_gcn": StGcnTower}
+"""Called with (settings, spec, width)."""
+
+
+class PairwiseEncoder(Encoder):
+    """The towers side by side."""
+
+    def __init__(self, config: PairwiseConfig, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> None:
+        """Build it.
+
+        Args:
+            config: settings.
+            inputs: modality -> feature, for at least the modalities that have a tower.
+            words: the vocabulary.
+
+        Raises:
+            ValueError: a modality has no feature, or one that its tower does not take.
+        """
+        super().__init__()
+        choices = {name: chosen(choice) for name in MODALITIES if (choice := getattr(config, name)) is not None}
+        missing = set(choices) - set(inputs)
+        if missing:
+            raise ValueError(f"no feature is configured for {', '.join(sorted(missing))}")
+        self.inputs = {name: inputs[name] for name in choices}
+        self.words = words
+        self.anchor = None
+        self.widths = dict.fromkeys(choices, config.width)
+        self.towers = nn.ModuleDict(
+            {
+                name: _TEXT_TOWERS[tower](settings, words, config.width)
+                if name == "text"
+                else _FRAME_TOWERS[tower](settings, inputs[name], config.width)
+                for name, (tower, settings) in choices.items()
+            }
+        )
+
+    def encode(self, batch: Batch) -> Encoded:
+        """See Encoder.encode; there is no sequence."""
+        given = self.tracks(batch)
+        pooled = {name: self.tower(name)(track).pooled for name, track in given.items()}
+        return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()})
+
+    def tower(self, modality: str) -> Tower:
+        """The tower of a modality in `inputs`."""
+        tower = self.towers[modality]
+        assert isinstance(tower, Tower)
+        return tower
