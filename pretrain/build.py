@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from pretrain.config import PretrainConfig
-from pretrain.objectives.objective import Objective, PretrainTask
+from pretrain.objectives.objective import AnyObjective, PretrainTask
 from shards.features.config import build as build_features
 from shards.features.words import WORDS
 from shards.index import ShardSet
@@ -45,7 +45,7 @@ def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
         UserError: the parts do not fit each other; the message names the keys.
     """
     encoder = build_encoder(config.encoder, specs(config), words)
-    objectives: dict[str, Objective] = {}
+    objectives: dict[str, AnyObjective] = {}
     for objective in fields(config.objectives):
         settings = getattr(config.objectives, objective.name)
         if settings is not None:

@@ -14,6 +14,8 @@ from shards import plan
 from shards.index import ShardSet
 from shards.words import Vocabulary
 from triptych.batch import fake_batch
+from triptych.compare import compare, pull_back
+from triptych.distributed import alone
 from triptych.models.encoder import Encoder
 from triptych.optim import MOMENTS
 
@@ -55,8 +57,12 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
         return tensor
 
     with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = task(batch)
-        torch.stack([total.sum / max(1, total.count) for total in output.losses.values()]).sum().backward()
+        embedded, output = task.embed(batch), task(batch)
+        losses = [total.sum / max(1, total.count) for total in output.losses.values()]
+        if embedded:  # the comparison itself, which grows with the global batch, is little beside the towers
+            compared = compare(task, [embedded], dict.fromkeys(embedded, 1.0), alone(torch.device("cpu")))
+            losses.append(pull_back(embedded, compared.gradients[0]))
+        torch.stack(losses).sum().backward()
     weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
     parameters = sum(p.numel() for p in task.parameters())
     activations = sum(size for place, size in saved.items() if place not in weights)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
+from pretrain.objectives.contrastive import ContrastiveConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.weak_labels import WeakLabelsConfig
 from shards.read import StreamConfig
@@ -16,6 +17,7 @@ class ObjectivesConfig:
     """Which objectives train the encoder, alone or together; a new one is its file and a line here."""
 
     masked_lm: MaskedLMConfig | None = None
+    contrastive: ContrastiveConfig | None = None
     weak_labels: WeakLabelsConfig | None = None
 
     def __post_init__(self) -> None:
@@ -29,8 +31,14 @@ class EvaluationConfig:
 
     batch: int = 64
     """Clips of a forward pass on each rank."""
+    gallery: int = 100
+    """Clips among which the contrastive objective is to find each clip's other panels: its own and so many less one."""
     test: bool = False
     """Measure the best checkpoint on the test split, once, when the run ends."""
+
+    def __post_init__(self) -> None:
+        if self.gallery < 2:
+            raise ValueError(f"evaluation.gallery: {self.gallery}; expected 2 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from pretrain.build import build_task, choose_vocabulary
 from pretrain.check import check
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import PretrainTask
+from pretrain.retrieval import RetrievalEvaluator
 from pretrain.start import Start, has_begun, start_from
 from shards.features.config import build as build_features
 from shards.index import ShardSet
@@ -27,7 +28,8 @@ from triptych.files import write_atomically
 from triptych.models.encoder import Encoder
 from triptych.models.load import save_encoder
 from triptych.run import RunFolder
-from triptych.trainer import Trainer
+from triptych.task import Evaluator
+from triptych.trainer import Trainer, TrainerConfig
 
 MAY_CHANGE = (
     "runs",
@@ -98,12 +100,26 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         seed=config.seed,
     )
     export = partial(save_encoder, task.encoder)
-    evaluators = [LossEvaluator("valid", engine, held_out["valid"])]
+    evaluators = _evaluators("valid", engine, task, held_out["valid"], config)
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
     # Rank 0 looks, as a network file system may show the others an older folder.
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
-        _test(run, engine, held_out["test"], config)
+        _test(
+            run,
+            engine,
+            _evaluators("test", engine, task, held_out["test"], config),
+            held_out["test"].num_samples,
+            config.trainer,
+        )
     return code
+
+
+def _evaluators(
+    split: str, engine: DeepSpeedEngine, task: PretrainTask, loader: EvalLoader, config: PretrainConfig
+) -> list[Evaluator]:
+    """What measures the task's objectives on a split."""
+    losses: list[Evaluator] = [LossEvaluator(split, engine, loader)] if task.has_losses else []
+    return [*losses, RetrievalEvaluator(split, engine, loader, config.evaluation.gallery)] if task.compares else losses
 
 
 def _start(config: PretrainConfig, encoder: Encoder, folder: Path, distributed: Distributed) -> Start | None:
@@ -152,13 +168,17 @@ def _held_out(
     )
 
 
-def _test(run: RunFolder, engine: DeepSpeedEngine, loader: EvalLoader, config: PretrainConfig) -> None:
+def _test(
+    run: RunFolder, engine: DeepSpeedEngine, evaluators: Sequence[Evaluator], num_clips: int, trainer: TrainerConfig
+) -> None:
     """Measure the exported checkpoint on the test split, once: test.json is written and not written again."""
     best = run.path / "best.json"  # only where a metric chooses, as in the trainer's export
     step = run.distributed.on_main(
-        lambda: int(json.loads(best.read_text())["step"]) if best.exists() else config.trainer.max_steps
+        lambda: int(json.loads(best.read_text())["step"]) if best.exists() else trainer.max_steps
     )
-    files, _ = Checkpoints(run.checkpoints, config.trainer.keep_checkpoints, run.distributed).load(step)
+    files, _ = Checkpoints(run.checkpoints, trainer.keep_checkpoints, run.distributed).load(step)
     engine.load_state(files)
-    figures = {"step": step, "clips": loader.num_samples, **LossEvaluator("test", engine, loader).evaluate(step)}
+    figures: dict[str, float] = {"step": step, "clips": num_clips}
+    for evaluator in evaluators:
+        figures |= evaluator.evaluate(step)
     run.distributed.on_main(lambda: write_atomically(run.path / "test.json", json.dumps(figures, indent=1) + "\n"))

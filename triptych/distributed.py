@@ -152,6 +152,11 @@ class Distributed:
             ) from error
 
 
+def alone(device: torch.device) -> Distributed:
+    """A group of one that nobody set up, for what is computed beside the ranks."""
+    return Distributed(rank=0, world=1, local_rank=0, device=device, backend="none")
+
+
 def init(device: Literal["auto", "cpu", "cuda"] = "auto") -> Distributed:
     """Join the process group that the launcher set up; without a launcher, be a group of one.
 

@@ -35,10 +35,14 @@ class LossEvaluator:
             UserError: more clips are damaged than the loader allows.
         """
         figures = self.engine.evaluate(self.loader.batches())
-        damaged = figures.get("damaged_clips", 0)
-        if damaged > self.loader.max_damaged:
-            raise UserError(
-                f"{self.name}: {damaged} clips are damaged, and stream.max_damaged_share allows "
-                f"{self.loader.max_damaged} of this split; the log names them: copy their shards again"
-            )
+        refuse_damage(self.name, int(figures.get("damaged_clips", 0)), self.loader)
         return figures
+
+
+def refuse_damage(name: str, damaged: int, loader: EvalBatches) -> None:
+    """Raise a UserError where more clips of a split are damaged than its loader allows."""
+    if damaged > loader.max_damaged:
+        raise UserError(
+            f"{name}: {damaged} clips are damaged, and stream.max_damaged_share allows {loader.max_damaged} of this "
+            "split; the log names them: copy their shards again"
+        )

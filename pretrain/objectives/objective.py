@@ -11,8 +11,9 @@ from torch import nn
 
 from shards.index import ShardSet
 from triptych.batch import Batch
+from triptych.distributed import Distributed
 from triptych.models.encoder import Encoder
-from triptych.task import Output, Prepare, Task, Total
+from triptych.task import Embeddings, Output, Prepare, Task, Total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class ObjectiveConfig:
         return self.weight * float(np.interp(step, steps, factors))
 
 
-class Objective(nn.Module):
-    """One self-supervised loss over an encoder, with the weights that it needs beside it and throws away later."""
+class AnyObjective(nn.Module):
+    """One loss over an encoder, with the weights that it needs beside it and throws away later."""
 
     name: str
     prepare: Prepare
@@ -76,9 +77,25 @@ class Objective(nn.Module):
     def count(self, batch: Batch) -> int:
         """Number of items that a prepared micro-batch asks for."""
 
+
+class Objective(AnyObjective):
+    """One whose loss is a sum over items of a micro-batch."""
+
     @abstractmethod
     def forward(self, encoder: Encoder, batch: Batch) -> tuple[Total, Mapping[str, Total]]:
         """The loss summed over the items, and figures to report."""
+
+
+class Comparison(AnyObjective):
+    """One that compares all clips of an optimizer step with each other, see triptych.compare."""
+
+    @abstractmethod
+    def embed(self, encoder: Encoder, batch: Batch) -> Embeddings:
+        """What is compared, of a prepared micro-batch."""
+
+    @abstractmethod
+    def compare(self, gathered: Embeddings, own: slice, distributed: Distributed) -> tuple[Total, Mapping[str, Total]]:
+        """See Task.compare."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +114,13 @@ class PrepareAll:
 class PretrainTask(Task):
     """An encoder and its objectives."""
 
-    def __init__(self, encoder: Encoder, objectives: Mapping[str, Objective]) -> None:
+    def __init__(self, encoder: Encoder, objectives: Mapping[str, AnyObjective]) -> None:
         super().__init__()
         self.encoder = encoder
         self.objectives = nn.ModuleDict(objectives)
         self.prepare = PrepareAll(tuple(objective.prepare for objective in objectives.values()))
+        self.compares = any(isinstance(objective, Comparison) for objective in objectives.values())
+        self.has_losses = any(isinstance(objective, Objective) for objective in objectives.values())
 
     @property
     def labels(self) -> Mapping[str, tuple[str, ...]]:
@@ -128,11 +147,35 @@ class PretrainTask(Task):
     def forward(self, batch: Batch) -> Output:
         """See Task.forward."""
         assert isinstance(self.encoder, Encoder)
-        losses, report = {}, {}
+        losses: dict[str, Total] = {}
+        report: dict[str, Total] = {}
         for name, objective in self._named():
-            losses[name], figures = objective(self.encoder, batch)
-            report.update({f"{figure}/{name}": total for figure, total in figures.items()})
+            if isinstance(objective, Objective):
+                losses[name], figures = objective(self.encoder, batch)
+                report |= _under(name, figures)
         return Output(losses=losses, report=report)
 
-    def _named(self) -> list[tuple[str, Objective]]:
-        return [(name, module) for name, module in self.objectives.items() if isinstance(module, Objective)]
+    def embed(self, batch: Batch) -> Mapping[str, Embeddings]:
+        """See Task.embed."""
+        assert isinstance(self.encoder, Encoder)
+        return {
+            name: objective.embed(self.encoder, batch)
+            for name, objective in self._named()
+            if isinstance(objective, Comparison)
+        }
+
+    def compare(
+        self, objective: str, gathered: Embeddings, own: slice, distributed: Distributed
+    ) -> tuple[Total, Mapping[str, Total]]:
+        """See Task.compare."""
+        comparison = self.objectives[objective]
+        assert isinstance(comparison, Comparison)
+        loss, figures = comparison.compare(gathered, own, distributed)
+        return loss, _under(objective, figures)
+
+    def _named(self) -> list[tuple[str, AnyObjective]]:
+        return [(name, module) for name, module in self.objectives.items() if isinstance(module, AnyObjective)]
+
+
+def _under(objective: str, figures: Mapping[str, Total]) -> dict[str, Total]:
+    return {f"{figure}/{objective}": total for figure, total in figures.items()}
