@@ -104,7 +104,7 @@ class MaskedLM(Objective):
 
     def count(self, batch: Batch) -> int:
         """Number of masked words."""
-        return int(torch.stack(self._questions(batch)).sum())
+        return int((torch.stack(self._questions(batch)) != IGNORE).sum())
 
     def forward(self, encoder: Encoder, batch: Batch) -> tuple[Total, Mapping[str, Total]]:
         """Cross entropy in nats summed over masked words; reports `accuracy`.
@@ -130,22 +130,20 @@ class MaskedLM(Objective):
         return Total(loss, count), report
 
     def _questions(self, batch: Batch) -> list[Tensor]:
-        """[B, T] bool each: the words that are masked together."""
+        """[B, T] targets each, of the words that are masked together."""
         if self.training or self.config.evaluate == "drawn":
-            return [batch.targets[NAME] != IGNORE]
+            return [batch.targets[NAME]]
         askable = askable_words(batch, self.anchors)
         places = torch.arange(askable.shape[1], device=askable.device)
-        return [askable & (places == place) for place in places]
+        return [word_targets(batch, askable & (places == place)) for place in places]
 
     def _evaluate(self, encoder: Encoder, batch: Batch, way: int) -> tuple[Tensor, Tensor]:
         """Loss and number of right words, summed over all questions, hidden in one way."""
-        ways_B = torch.full((len(batch),), way, device=batch.tracks["text"].mask.device)
-        parts = [
-            self._score(
-                encoder, batch, hidden_steps(batch, words, self.config.mask, ways_B), word_targets(batch, words)
-            )
-            for words in self._questions(batch)
-        ]
+        parts = []
+        for targets in self._questions(batch):
+            ways_B = targets.new_full((len(batch),), way)
+            hidden = hidden_steps(batch, targets != IGNORE, self.config.mask, ways_B)
+            parts.append(self._score(encoder, batch, hidden, targets))
         loss, correct = (torch.stack(column).sum() for column in zip(*parts, strict=True))
         return loss, correct
 
