@@ -65,6 +65,11 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         masked_lm = self.objectives.masked_lm
+        if masked_lm is not None and not self.stream.text:
+            raise ValueError(
+                "stream.text: false, but objectives.masked_lm asks for words; set it to true (what the encoder "
+                "sees is masked_lm.inputs)"
+            )
         if self.engine.zero_stage == 3 and masked_lm is not None and masked_lm.evaluate == "each_word":
             raise ValueError(
                 "objectives.masked_lm.evaluate: each_word takes as many passes as a rank's clips have words, but at "

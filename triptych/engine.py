@@ -84,12 +84,12 @@ class Engine(ABC):
             UserError: no target in the global batch, or a loss or gradient that is not finite. Weights are then as
                 they were, except where ZeRO (stage 1 to 3) tells of the gradient's norm only after its update.
         """
+        self._module().train()  # first, as an objective may count otherwise in evaluation
         counts = self._counts(micro_batches, step)
         weights = {name: dict(self.task.weights(step)).get(name, 1.0) for name in counts}
         # Times the world size because DeepSpeed and DDP average gradients over ranks.
         scale = {name: weights[name] * self.distributed.world / count for name, count in counts.items() if count}
         lr = lr_at(step, self._optimizer_config, self._max_steps)
-        self._module().train()
         records = self._accumulate(micro_batches, step, scale)
         own = Reading.of(micro_batches)
         tally, sums, (stops, *numbers) = self._over_ranks("train_step", records, stop(), *own.numbers)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.masking import MaskConfig, draw_words, hidden_steps, known_words
+from pretrain.masking import MaskConfig, draw_ways, draw_words, hidden_steps, known_words
 from pretrain.objectives.objective import Objective, ObjectiveConfig
+from pretrain.objectives.word_vectors import word_vectors
 from triptych.batch import IGNORE, Batch
+from triptych.modalities import MODALITIES
 from triptych.models.encoder import Encoder
 from triptych.task import Total
 
@@ -22,12 +24,21 @@ class MaskedLMConfig(ObjectiveConfig):
     """Predict masked words from what is left of all modalities."""
 
     mask: MaskConfig = field(default_factory=MaskConfig)
+    inputs: tuple[str, ...] = MODALITIES
+    """What the encoder is shown. Without text, words are targets only: sound and picture must tell them. The encoder's
+    anchor must be among them; a run without any text input is cheaper with a system that has no text tower."""
     evaluate: Literal["drawn", "each_word"] = "drawn"
     """drawn: the same random masks at every evaluation. each_word: every word of a clip masked alone, one after the
-    other, which asks each held-out word exactly once and costs a pass a word: for short clips."""
+    other, which asks each held-out word exactly once and costs a pass a word: for short clips. Where `mask` has several
+    ways to hide a word, each is measured on all clips, and the loss is their mean by shares."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.inputs or set(self.inputs) - set(MODALITIES):
+            raise ValueError(f"inputs: {list(self.inputs)} must be some of {', '.join(MODALITIES)}")
 
     def build(self, encoder: Encoder, seed: int) -> "MaskedLM":
-        """The objective over an encoder whose anchor is the text."""
+        """The objective over an encoder that fuses modalities."""
         return MaskedLM(self, encoder, seed)
 
 
@@ -37,14 +48,21 @@ class DrawMasks:
 
     config: MaskConfig
     seed: int
+    anchors: tuple[str, ...]
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with its masks, a pure function of (seed, epoch, key)."""
-        words = draw_words(batch, self.config.rate, self.seed)
-        hidden = hidden_steps(batch, words, self.config)
+        words = draw_words(batch, self.config, self.seed) & askable_words(batch, self.anchors)
+        hidden = hidden_steps(batch, words, self.config, draw_ways(batch, self.config, self.seed))
         targets = {f"{NAME}/hidden/{modality}": steps for modality, steps in hidden.items()}
         targets[NAME] = word_targets(batch, words)
         return replace(batch, targets={**batch.targets, **targets})
+
+
+def askable_words(batch: Batch, anchors: tuple[str, ...]) -> Tensor:
+    """[B, T] bool: words of the vocabulary, in clips that have an anchor to give their vectors."""
+    has_MB = torch.stack([batch.tracks[name].present for name in anchors])
+    return known_words(batch) & has_MB.any(dim=0)[:, None]
 
 
 def word_targets(batch: Batch, words_BT: Tensor) -> Tensor:
@@ -53,7 +71,7 @@ def word_targets(batch: Batch, words_BT: Tensor) -> Tensor:
 
 
 class MaskedLM(Objective):
-    """A linear layer to the vocabulary at every masked word's place in the fused sequence; loss at those words only."""
+    """A linear layer to the vocabulary from every masked word's vector (word_vectors); loss at those words only."""
 
     name = NAME
     config: MaskedLMConfig
@@ -62,55 +80,84 @@ class MaskedLM(Objective):
         """Build it.
 
         Raises:
-            ValueError: the encoder's anchor is not the text, or there is no vocabulary to predict.
+            ValueError: the encoder has no anchor among the inputs, or there is no vocabulary to predict.
         """
         super().__init__(config)
-        if encoder.anchor != "text":
-            raise ValueError(f"objectives.{NAME}: predicts words at their places, so the encoder's anchor must be text")
+        self.anchors = tuple(name for name in encoder.anchors if name in config.inputs)
+        if not encoder.anchors:
+            raise ValueError(
+                f"objectives.{NAME}: tells words from fused sequences, which this encoder does not have; use "
+                "encoder.cross_modal, or another objective"
+            )
+        if not self.anchors:
+            raise ValueError(
+                f"objectives.{NAME}.inputs: {list(config.inputs)} lack the encoder's anchor, {encoder.anchors[0]}; add "
+                "it, or set encoder.cross_modal.anchor to one of them or to each"
+            )
         if not encoder.words:
             raise ValueError(
                 f"objectives.{NAME}: no clip of the training split has words, so there is none to predict: write the "
                 "shards with transcripts, as in corpus.voxceleb2.transcripts=[words.ctm]"
             )
-        self.prepare = DrawMasks(config.mask, seed)
+        self.prepare = DrawMasks(config.mask, seed, self.anchors)
         self.output = nn.Linear(encoder.widths["fused"], len(encoder.words))
 
     def count(self, batch: Batch) -> int:
         """Number of masked words."""
-        if self._each_word():
-            return int(known_words(batch).sum())
-        return int((batch.targets[NAME] != IGNORE).sum())
+        return int((torch.stack(self._questions(batch)) != IGNORE).sum())
 
     def forward(self, encoder: Encoder, batch: Batch) -> tuple[Total, Mapping[str, Total]]:
-        """Cross entropy in nats summed over masked words; reports `accuracy`."""
-        if not self._each_word():
+        """Cross entropy in nats summed over masked words; reports `accuracy`.
+
+        An evaluation with several ways of hiding reports both of each way too, as in `loss/text+audio`.
+        """
+        count = self.count(batch)
+        if self.training:
             hidden = {name: batch.targets.get(f"{NAME}/hidden/{name}") for name in batch.tracks}
             loss, correct = self._score(encoder, batch, hidden, batch.targets[NAME])
-        else:
-            known = known_words(batch)
-            parts = []
-            for position in range(known.shape[1]):
-                words = torch.zeros_like(known)
-                words[:, position] = known[:, position]
-                hidden = dict(hidden_steps(batch, words, self.config.mask))
-                parts.append(self._score(encoder, batch, hidden, word_targets(batch, words)))
-            loss, correct = (torch.stack(column).sum() for column in zip(*parts, strict=True))
-        count = self.count(batch)
-        return Total(loss, count), {"accuracy": Total(correct, count)}
+            return Total(loss, count), {"accuracy": Total(correct, count)}
+        ways = self.config.mask.ways
+        scores = [self._evaluate(encoder, batch, way) for way in range(len(ways))]
+        loss, correct = (
+            torch.stack([share * figure for (_, share), figure in zip(ways, column, strict=True)]).sum()
+            for column in zip(*scores, strict=True)
+        )
+        report = {"accuracy": Total(correct, count)}
+        if len(ways) > 1:
+            for (hide, _), figures in zip(ways, scores, strict=True):
+                for name, figure in zip(("loss", "accuracy"), figures, strict=True):
+                    report[f"{name}/{'+'.join(hide)}"] = Total(figure.detach(), count)
+        return Total(loss, count), report
+
+    def _questions(self, batch: Batch) -> list[Tensor]:
+        """[B, T] targets each, of the words that are masked together."""
+        if self.training or self.config.evaluate == "drawn":
+            return [batch.targets[NAME]]
+        askable = askable_words(batch, self.anchors)
+        places = torch.arange(askable.shape[1], device=askable.device)
+        return [word_targets(batch, askable & (places == place)) for place in places]
+
+    def _evaluate(self, encoder: Encoder, batch: Batch, way: int) -> tuple[Tensor, Tensor]:
+        """Loss and number of right words, summed over all questions, hidden in one way."""
+        parts = []
+        for targets in self._questions(batch):
+            ways_B = targets.new_full((len(batch),), way)
+            hidden = hidden_steps(batch, targets != IGNORE, self.config.mask, ways_B)
+            parts.append(self._score(encoder, batch, hidden, targets))
+        loss, correct = (torch.stack(column).sum() for column in zip(*parts, strict=True))
+        return loss, correct
 
     def _score(
         self, encoder: Encoder, batch: Batch, hidden: Mapping[str, Tensor | None], targets_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Loss and number of right words, summed over the targets."""
         tracks = {name: replace(track, hidden=hidden.get(name)) for name, track in batch.tracks.items()}
-        sequence = encoder.encode(replace(batch, tracks=tracks)).sequence
-        assert sequence is not None, "the text is the anchor and in the batch"
+        # What is not shown stays as an absent track, so that all weights take part, as ZeRO stages 2 and 3 want.
+        shown = replace(batch, tracks=tracks).keep(tuple(name for name in tracks if name in self.config.inputs))
         asked = targets_BT != IGNORE
-        logits = self.output(sequence[asked]).float()  # [masked words, vocabulary]: the others are never computed
+        vectors = word_vectors(encoder.encode(shown).fused, batch.tracks["text"].times, asked)
+        logits = self.output(vectors).float()  # [masked words, vocabulary]: the others are never computed
         targets = targets_BT[asked]
         loss = functional.cross_entropy(logits, targets, reduction="sum")
         correct = (logits.argmax(dim=-1) == targets).sum()
         return loss, correct.detach()
-
-    def _each_word(self) -> bool:
-        return not self.training and self.config.evaluate == "each_word"

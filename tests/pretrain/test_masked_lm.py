@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pretrain.masking import MaskConfig, hidden_steps
+from pretrain.masking import HideConfig, MaskConfig, hidden_steps
 from pretrain.objectives.masked_lm import MaskedLMConfig, word_targets
 from pretrain.objectives.objective import PretrainTask
 from triptych.batch import fake_batch
@@ -22,11 +22,11 @@ SPECS = {
 }
 
 
-def make(**settings):
+def make(anchor="text", modalities=("text", "audio"), **settings):
     torch.manual_seed(0)
     transformer = TransformerConfig(width=16, layers=1, heads=2, feedforward=32, dropout=0.0)
-    system = SystemConfig(cross_modal=CrossModalConfig(modalities=tuple(SPECS), transformer=transformer))
-    encoder = build(system, SPECS, WORDS)
+    config = CrossModalConfig(modalities=modalities, anchor=anchor, transformer=transformer, positions="seconds")
+    encoder = build(SystemConfig(cross_modal=config), SPECS, WORDS)
     return PretrainTask(encoder, {"masked_lm": MaskedLMConfig(**settings).build(encoder, seed=0)})
 
 
@@ -77,10 +77,102 @@ def test_a_batch_without_targets_gives_a_zero_that_can_be_summed():
     loss.sum.backward()
 
 
-def test_an_encoder_with_another_anchor_is_refused():
-    system = SystemConfig(cross_modal=CrossModalConfig(modalities=("audio",), anchor="audio"))
-    with pytest.raises(ValueError, match="anchor must be text"):
-        MaskedLMConfig().build(build(system, SPECS, WORDS), seed=0)
+ANCHORS = pytest.mark.parametrize(
+    ("anchor", "inputs"),
+    [("audio", ("text", "audio")), ("audio", ("audio",)), ("each", ("text", "audio")), ("each", ("audio",))],
+)
+
+
+def spoken(seed):
+    """Clips whose sound tells the words: each word is a pattern of its own in the steps that overlap it alone."""
+    batch = fake_batch(SPECS, num_clips=8, num_words=10, vocabulary_size=5, seed=seed)
+    text, audio = batch.tracks["text"], batch.tracks["audio"]
+    starts, ends = audio.times[..., None, :].unbind(-1)
+    during = (starts < text.times[:, None, :, 1]) & (ends > text.times[:, None, :, 0]) & text.mask[:, None]
+    patterns = torch.nn.functional.one_hot(text.values, 8).float() * 3
+    audio = replace(audio, values=(during.float() @ patterns) * audio.mask[..., None])
+    return replace(batch, tracks={"text": text, "audio": audio}, keys=tuple(f"{seed}-{key}" for key in batch.keys))
+
+
+@ANCHORS
+def test_with_or_without_text_words_are_learned_from_their_sound(anchor, inputs):
+    task = make(anchor=anchor, inputs=inputs, mask=MaskConfig(rate=0.7, hide=("text",)), evaluate="each_word")
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.01)
+    for step in range(40):
+        loss = task(task.prepare(spoken(step))).losses["masked_lm"]
+        optimizer.zero_grad()
+        (loss.sum / loss.count).backward()
+        optimizer.step()
+    with torch.no_grad():
+        output = task.eval()(task.prepare(spoken(1000)))
+    accuracy = output.report["accuracy/masked_lm"]
+    assert accuracy.sum / accuracy.count > 0.8  # by chance .2
+
+
+@ANCHORS
+def test_nothing_of_a_masked_word_is_in_sight_of_any_anchor(anchor, inputs):
+    task = make(anchor=anchor, inputs=inputs, mask=MaskConfig(rate=0.5)).eval()
+    batch = task.prepare(fake_batch(SPECS))
+    before = task(batch).losses["masked_lm"].sum
+    for name in ("text", "audio"):
+        batch.tracks[name].values[batch.targets[f"masked_lm/hidden/{name}"]] = 7
+    assert torch.equal(task(batch).losses["masked_lm"].sum, before)
+
+
+@pytest.mark.parametrize("anchor", ["audio", "each"])
+def test_without_text_among_the_inputs_no_word_is_in_sight_and_all_weights_take_part(anchor):
+    task = make(anchor=anchor, inputs=("audio",), mask=MaskConfig(rate=0.5, hide=("text",)))
+    batch = task.prepare(fake_batch(SPECS))
+    before = task(batch).losses["masked_lm"].sum
+    batch.tracks["text"].values[:] = 7  # what is asked was drawn before
+    after = task(batch).losses["masked_lm"].sum
+    assert torch.equal(after, before)
+    after.backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())  # zero for the text's
+
+
+def test_a_system_without_a_text_tower_tells_words_from_sound():
+    task = make(anchor="audio", modalities=("audio",), mask=MaskConfig(rate=0.5))
+    loss = task(task.prepare(fake_batch(SPECS))).losses["masked_lm"]
+    assert loss.count > 0
+    assert loss.sum.item() / loss.count == pytest.approx(math.log(len(WORDS)), rel=0.3)
+
+
+def test_clips_without_an_anchor_are_not_asked():
+    batch = fake_batch(SPECS, absent={"audio": (0, 2)})
+    everywhere = make(anchor="each", mask=MaskConfig(rate=0.9)).prepare(batch).targets["masked_lm"]
+    by_sound = make(anchor="audio", mask=MaskConfig(rate=0.9)).prepare(batch).targets["masked_lm"]
+    assert (everywhere >= 0).any(dim=1).all()
+    assert (by_sound >= 0).any(dim=1).tolist() == [False, True, False, True]
+    assert torch.equal(by_sound[1::2], everywhere[1::2])
+    task = make(anchor="audio", evaluate="each_word").eval()
+    assert task.counts(batch)["masked_lm"] == batch.tracks["text"].mask[1::2].sum()
+
+
+@pytest.mark.parametrize("evaluate", ["drawn", "each_word"])
+def test_an_evaluation_tells_of_each_way_to_hide_as_if_it_were_the_only_one(evaluate):
+    def score(**mask):
+        task = make(mask=MaskConfig(rate=0.5, **mask), evaluate=evaluate).eval()
+        output = task(task.prepare(fake_batch(SPECS)))
+        return output.losses["masked_lm"], output.report
+
+    both, report = score(hide=("text",), otherwise=[HideConfig(hide=("text", "audio"), share=0.25)])
+    (text, _), (text_audio, _) = score(hide=("text",)), score(hide=("text", "audio"))
+    assert report["loss/text/masked_lm"].sum == text.sum
+    assert report["loss/text+audio/masked_lm"].sum == text_audio.sum
+    assert both.sum.item() == pytest.approx(0.75 * text.sum.item() + 0.25 * text_audio.sum.item(), rel=1e-6)
+    assert {total.count for total in report.values()} == {both.count} == {text.count}
+
+
+def test_an_encoder_without_a_usable_anchor_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"inputs: \['audio'\] lack the encoder's anchor, text; add it, or set"):
+        make(inputs=("audio",))
+    with pytest.raises(ValueError, match=r"inputs: \['sound'\] must be some of text, audio, video"):
+        make(inputs=("sound",))
+    encoder = make().encoder
+    encoder.anchors = ()
+    with pytest.raises(ValueError, match="tells words from fused sequences, which this encoder does not have"):
+        MaskedLMConfig().build(encoder, seed=0)
 
 
 def test_shards_without_words_are_refused_with_the_way_out():

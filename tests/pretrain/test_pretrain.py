@@ -73,7 +73,8 @@ def test_mistakes_end_in_one_message(demo, whole: Path, tmp_path: Path) -> None:
         "stream.global_batch=1": "global_batch 1 is less than the number of ranks (2)",
         "stream.global_batch=500": "lower global_batch to at most",
         "stream.shards=nowhere": "nowhere: is not there; a shard set is the folder that",
-        "encoder.cross_modal.anchor=audio": "objectives.masked_lm",
+        "objectives.masked_lm.inputs=[audio,video]": "lack the encoder's anchor, text",
+        "stream.text=false": "stream.text: false, but objectives.masked_lm asks for words",
     }
     for override, message in cases.items():
         processes = 2 if "ranks" in message else 1

@@ -40,13 +40,13 @@ def test_fused_sequence_has_the_anchors_length_and_any_subset_encodes(positions)
     encoder = build(positions=positions)
     batch = fake_batch(SPECS, absent={"audio": (1,)})
     encoded = encoder.encode(batch)
-    assert encoded.sequence.shape == (4, 6, 16)
+    assert {name: tuple(one.sequence.shape) for name, one in encoded.fused.items()} == {"text": (4, 6, 16)}
     assert set(encoded.pooled) == {"text", "audio", "video", "fused"}
     assert encoded.present["audio"].tolist() == [True, False, True, True]
     assert torch.all(encoded.pooled["audio"][1] == 0)
     for subset in (("text",), ("audio",), ("video",), ("audio", "video"), ("text", "video")):
         part = encoder.encode(replace(batch, tracks={name: batch.tracks[name] for name in subset}))
-        assert ("fused" in part.pooled) == ("text" in subset)
+        assert ("fused" in part.pooled) == bool(part.fused) == ("text" in subset)
         for name in subset:  # a tower sees its own modality only
             torch.testing.assert_close(part.pooled[name], encoded.pooled[name])
 
@@ -61,23 +61,57 @@ def test_towers_pool_by_segments_and_the_fused_output_by_its_mean():
     torch.testing.assert_close(text, expected.pooled["text"][0])
 
 
-def test_an_absent_modality_equals_one_that_the_batch_does_not_carry():
-    encoder = build()
+@pytest.mark.parametrize(
+    ("anchor", "left"),
+    [("text", ("text", "video")), ("audio", ("audio",)), ("each", ("audio", "video")), ("each", ("video",))],
+)
+def test_an_absent_modality_equals_one_that_the_batch_does_not_carry(anchor, left):
+    encoder = build(anchor=anchor)
     batch = fake_batch(SPECS)
-    absent = encoder.encode(batch.keep(("text", "video")))
-    without = encoder.encode(replace(batch, tracks={name: batch.tracks[name] for name in ("text", "video")}))
+    absent = encoder.encode(batch.keep(left))
+    without = encoder.encode(replace(batch, tracks={name: batch.tracks[name] for name in left}))
     torch.testing.assert_close(absent.pooled["fused"], without.pooled["fused"])
+    assert absent.present["fused"].all()
+    assert absent.pooled["fused"].abs().sum() > 0
+    assert set(without.fused) == set(left) & set(encoder.anchors)
+    for name, one in without.fused.items():
+        torch.testing.assert_close(absent.fused[name].sequence, one.sequence)
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_padding_and_hidden_steps_have_exactly_no_influence(normalize):
-    encoder = build(positions="seconds", normalize=normalize)
+def test_with_each_as_anchor_the_fused_output_is_the_mean_over_what_a_clip_has():
+    encoder = build(anchor="each")
+    absent = {"text": (0, 3), "audio": (1, 3), "video": (2, 3)}
+    encoded = encoder.encode(fake_batch(SPECS, absent=absent))
+    assert encoded.present["fused"].tolist() == [True, True, True, False]
+    assert torch.all(encoded.pooled["fused"][3] == 0)
+    for clip in range(3):
+        means = [
+            one.sequence[clip][one.mask[clip]].mean(dim=0) for one in encoded.fused.values() if one.mask[clip].any()
+        ]
+        assert len(means) == 2
+        torch.testing.assert_close(encoded.pooled["fused"][clip], (means[0] + means[1]) / 2)
+
+
+def test_every_ordered_pair_has_layers_of_its_own_and_a_single_anchor_keeps_its_names():
+    assert set(build().cross) == {"audio", "video"}
+    assert set(build(anchor="video").cross) == {"text", "audio"}
+    pairs = {"audio_to_text", "video_to_text", "text_to_audio", "video_to_audio", "text_to_video", "audio_to_video"}
+    encoder = build(anchor="each").train()
+    assert set(encoder.cross) == pairs
+    encoder.encode(fake_batch(SPECS)).pooled["fused"].square().sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize(("normalize", "anchor"), [(False, "text"), (True, "text"), (True, "audio"), (True, "each")])
+def test_padding_and_hidden_steps_have_exactly_no_influence(normalize, anchor):
+    encoder = build(positions="seconds", normalize=normalize, anchor=anchor)
     batch = fake_batch(SPECS)
     hidden = torch.zeros_like(batch.tracks["audio"].mask)
     hidden[:, 3:6] = True
     audio = replace(batch.tracks["audio"], values=batch.tracks["audio"].values.float().requires_grad_(), hidden=hidden)
     encoded = encoder.encode(replace(batch, tracks={**batch.tracks, "audio": audio}))
-    (encoded.sequence[encoded.mask].square().sum() + sum(p.sum() for p in encoded.pooled.values())).backward()
+    said = [one.sequence[one.mask].square().sum() for one in encoded.fused.values()]
+    (sum(said) + sum(p.sum() for p in encoded.pooled.values())).backward()
     grad = audio.values.grad
     assert torch.all(grad[hidden] == 0)
     assert torch.all(grad[~audio.mask] == 0)
@@ -85,9 +119,12 @@ def test_padding_and_hidden_steps_have_exactly_no_influence(normalize):
     assert seen.float().mean() > 0.9
 
 
-@pytest.mark.parametrize(("positions", "normalize"), [("index", False), ("seconds", True)])
-def test_a_clip_is_encoded_alike_whatever_it_is_batched_with(positions, normalize):
-    encoder = build(positions=positions, normalize=normalize)
+@pytest.mark.parametrize(
+    ("positions", "normalize", "anchor"),
+    [("index", False, "text"), ("seconds", True, "text"), ("seconds", True, "each")],
+)
+def test_a_clip_is_encoded_alike_whatever_it_is_batched_with(positions, normalize, anchor):
+    encoder = build(positions=positions, normalize=normalize, anchor=anchor)
     batch = fake_batch(SPECS, absent={"audio": (1,), "text": (2,)})
     hidden = torch.rand(batch.tracks["audio"].mask.shape, generator=torch.Generator().manual_seed(0)) < 0.3
     batch.tracks["audio"] = replace(batch.tracks["audio"], hidden=hidden)
@@ -102,8 +139,10 @@ def test_a_clip_is_encoded_alike_whatever_it_is_batched_with(positions, normaliz
         encoded = encoder.encode(replace(batch, keys=batch.keys[clip : clip + 1], epochs=(0,), tracks=alone))
         for name, pooled in encoded.pooled.items():
             torch.testing.assert_close(pooled[0], together.pooled[name][clip], rtol=0, atol=1e-5)
-        length = int(encoded.mask.sum())
-        torch.testing.assert_close(encoded.sequence[0, :length], together.sequence[clip, :length], rtol=0, atol=1e-5)
+        for name, one in encoded.fused.items():
+            length = int(one.mask.sum())
+            beside = together.fused[name].sequence[clip, :length]
+            torch.testing.assert_close(one.sequence[0, :length], beside, rtol=0, atol=1e-5)
 
 
 def test_key_projections_start_as_query_projections_in_seconds_only():

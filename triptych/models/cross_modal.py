@@ -4,13 +4,20 @@
     E_A->T, E_V->T     cross-modal transformers: queries from the anchor T, keys and values from the other (Eq. 4)
     E = w1 E_T + w2 E_A->T + w3 E_V->T                                                               (Eq. 5)
 
-Legend: B clips, T steps of the anchor, S steps of another modality, D width.
+Another anchor takes T's place. `anchor: each` (ours) has a cross-modal transformer for every ordered pair: every
+modality is the anchor in turn, and none is needed, the text included:
+
+    F_m = w (E_m + sum over n != m of E_n->m)
+    fused = mean over the modalities m that the clip has of the mean over F_m's steps
+
+Legend: B clips, M anchors, T steps of the anchor, S steps of another modality, D width.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from triptych.batch import Batch, Track
@@ -24,7 +31,7 @@ from triptych.models.blocks import (
     position_vectors,
     segment_pool,
 )
-from triptych.models.encoder import Encoded, Encoder
+from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.towers import FrameInput, InputConfig, WordInput
 
 
@@ -34,7 +41,9 @@ class CrossModalConfig:
 
     modalities: tuple[str, ...] = MODALITIES
     """Which towers are built; the first steps to an ablation by retraining."""
-    anchor: Literal["text", "audio", "video"] = "text"
+    anchor: Literal["text", "audio", "video", "each"] = "text"
+    """Whose steps the others are brought to. each: every modality's in turn; a clip then has a fused output whatever it
+    lacks, at the cost of six cross-modal transformers in place of two."""
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     input: InputConfig = field(default_factory=InputConfig)
     positions: Positions = "index"
@@ -51,8 +60,10 @@ class CrossModalConfig:
         unknown = set(self.modalities) - set(MODALITIES)
         if unknown or not self.modalities:
             raise ValueError(f"modalities: {list(self.modalities)} must be some of {', '.join(MODALITIES)}")
-        if self.anchor not in self.modalities:
-            raise ValueError(f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}")
+        if self.anchor not in (*self.modalities, "each"):
+            raise ValueError(
+                f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}; there is also each"
+            )
         if self.segments < 1:
             raise ValueError(f"segments: {self.segments}; expected 1 (the mean over the clip) or more")
 
@@ -78,7 +89,7 @@ class CrossModalEncoder(Encoder):
         self.config = config
         self.inputs = {name: inputs[name] for name in MODALITIES if name in config.modalities}
         self.words = words
-        self.anchor = config.anchor
+        self.anchors = tuple(self.inputs) if config.anchor == "each" else (config.anchor,)
         tower_width = config.segments * config.transformer.width
         self.widths = {**dict.fromkeys(self.inputs, tower_width), "fused": config.transformer.width}
         transformer, width = config.transformer, config.transformer.width
@@ -93,7 +104,12 @@ class CrossModalEncoder(Encoder):
         self.dropout = nn.Dropout(transformer.dropout)
         self.towers = nn.ModuleDict({name: TransformerStack(transformer) for name in self.inputs})
         self.cross = nn.ModuleDict(
-            {name: TransformerStack(transformer) for name in self.inputs if name != config.anchor}
+            {
+                self._cross_name(source, anchor): TransformerStack(transformer)
+                for anchor in self.anchors
+                for source in self.inputs
+                if source != anchor
+            }
         )
         if config.positions == "seconds":
             for module in self.cross.modules():
@@ -101,7 +117,7 @@ class CrossModalEncoder(Encoder):
                     module.start_keys_as_queries()
 
     def encode(self, batch: Batch) -> Encoded:
-        """See Encoder.encode. Without the anchor in the batch there is no fused sequence: only the towers' pools."""
+        """See Encoder.encode. Without any anchor in the batch nothing is fused: there are only the towers' pools."""
         given = self.tracks(batch)
         positions = {name: self._positions(track) for name, track in given.items()}
         towers = {
@@ -110,19 +126,38 @@ class CrossModalEncoder(Encoder):
         }
         pooled = {name: segment_pool(towers[name], track.mask, self.config.segments) for name, track in given.items()}
         present = {name: track.present for name, track in given.items()}
-        anchor = self.anchor
-        if anchor not in given:
-            return Encoded(pooled=pooled, present=present)
+        fused = {
+            anchor: Fused(
+                sequence=self._fuse(anchor, towers, given, positions),
+                mask=given[anchor].mask,
+                times=given[anchor].times,
+            )
+            for anchor in self.anchors
+            if anchor in given
+        }
+        if fused:
+            has_BM = torch.stack([present[anchor] for anchor in fused], dim=1)
+            pools_BMD = torch.stack([mean_pool(one.sequence, one.mask) for one in fused.values()], dim=1)
+            pooled["fused"], present["fused"] = mean_pool(pools_BMD, has_BM), has_BM.any(dim=1)
+        return Encoded(pooled=pooled, present=present, fused=fused)
+
+    def _fuse(
+        self, anchor: str, towers: Mapping[str, Tensor], given: Mapping[str, Track], positions: Mapping[str, Tensor]
+    ) -> Tensor:
+        """[B, T, D] of Eq. 5 in the anchor's steps."""
         fused = towers[anchor]
-        for name in given:
+        for name, track in given.items():
             if name != anchor:
                 at = (positions[anchor], positions[name]) if self.config.positions == "seconds" else None
-                crossed = self.cross[name](towers[anchor], given[name].mask, towers[name], at)
+                layers = self.cross[self._cross_name(name, anchor)]
+                crossed = layers(towers[anchor], track.mask, towers[name], at)
                 # A clip without this modality adds nothing: zeros, not what an attention over nothing would give.
-                fused = fused + crossed * present[name][:, None, None]
-        fused = fused * self.config.fusion_weight
-        pooled["fused"], present["fused"] = mean_pool(fused, given[anchor].mask), present[anchor]
-        return Encoded(pooled=pooled, present=present, sequence=fused, mask=given[anchor].mask)
+                fused = fused + crossed * track.present[:, None, None]
+        return fused * self.config.fusion_weight
+
+    def _cross_name(self, source: str, anchor: str) -> str:
+        """With a single anchor the source says it all."""
+        return f"{source}_to_{anchor}" if self.config.anchor == "each" else source
 
     def _positions(self, track: Track) -> Tensor:
         """[B, T, D] sinusoidal positions of a track, in the model's precision."""

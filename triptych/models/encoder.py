@@ -5,7 +5,7 @@ Legend: B clips, T steps of the anchor, D width.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -15,18 +15,28 @@ from triptych.modalities import FeatureSpec
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fused:
+    """One modality, the anchor, with what the others add to it."""
+
+    sequence: Tensor
+    """[B, T, D], in the anchor's steps."""
+    mask: Tensor
+    """[B, T] bool, True = real; a clip that lacks the anchor has no True."""
+    times: Tensor
+    """[B, T, 2] seconds, as in Track."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Encoded:
     """What an encoder says of a batch."""
 
     pooled: Mapping[str, Tensor]
-    """Name -> [B, D]: one entry a tower (its modality's name) and, where the system fuses and the anchor is present in
-    the batch, "fused". Rows of clips that lack the modality are zeros."""
+    """Name -> [B, D]: one entry a tower (its modality's name) and, where the batch has an anchor, "fused".
+    Rows of clips that lack the modality are zeros."""
     present: Mapping[str, Tensor]
     """Name -> [B] bool: which rows of `pooled` are real."""
-    sequence: Tensor | None = None
-    """[B, T, D] fused sequence in the anchor's steps; None where the batch has no anchor at all, or the system none."""
-    mask: Tensor | None = None
-    """[B, T] bool of `sequence`, True = real."""
+    fused: Mapping[str, Fused] = field(default_factory=dict)
+    """Anchor -> its fused sequence, of those of `Encoder.anchors` that the batch carries."""
 
 
 @runtime_checkable
@@ -50,8 +60,9 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
-    anchor: str | None
-    """Modality whose steps `Encoded.sequence` has; None where the system does not fuse."""
+    anchors: tuple[str, ...]
+    """Modalities whose steps a fused sequence may have; a clip has a fused output where it has one of them. Empty where
+    the system does not fuse."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 

@@ -95,7 +95,7 @@ class PairwiseEncoder(Encoder):
             raise ValueError(f"no feature is configured for {', '.join(sorted(missing))}")
         self.inputs = {name: inputs[name] for name in choices}
         self.words = words
-        self.anchor = None
+        self.anchors = ()
         self.widths = dict.fromkeys(choices, config.width)
         self.towers = nn.ModuleDict(
             {

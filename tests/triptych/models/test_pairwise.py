@@ -49,8 +49,8 @@ def test_any_subset_encodes_to_one_vector_a_modality(towers):
     encoder = build(towers)
     batch = fake_batch(SPECS, absent={"audio": (1,), "text": (0, 1, 2, 3)})
     encoded = encoder.encode(batch)
-    assert encoder.anchor is None
-    assert encoded.sequence is None
+    assert encoder.anchors == ()
+    assert not encoded.fused
     assert dict(encoder.widths) == {name: pooled.shape[1] for name, pooled in encoded.pooled.items()}
     assert set(encoded.pooled) == {"text", "audio", "video"}
     for name, present in encoded.present.items():
@@ -205,5 +205,5 @@ def test_towers_without_their_input_are_refused():
 
 
 def test_masked_words_have_no_place_without_an_anchor():
-    with pytest.raises(ValueError, match="anchor must be text"):
+    with pytest.raises(ValueError, match=r"use encoder\.cross_modal"):
         MaskedLMConfig().build(build(), seed=0)
