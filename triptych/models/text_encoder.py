@@ -92,6 +92,13 @@ class TextModel:
 class TextEncoder(nn.Module):
     """Word ids -> vectors in context; see the module's text."""
 
+    pieces: Tensor
+    """[words + 1, K], padded with NO_PIECE."""
+    before: Tensor
+    after: Tensor
+    hidden: Tensor
+    """[K]: of a hidden word."""
+
     def __init__(self, config: TextEncoderConfig, words: Sequence[str], text_model: TextModel | None = None) -> None:
         """Build it with fresh weights; `start_weights` loads the pretrained ones.
 
@@ -108,6 +115,7 @@ class TextEncoder(nn.Module):
 
         _be_quiet()
         self.config = config
+        self._checkpointing = False
         self.text_model = text_model if text_model is not None else describe(config, words)
         settings = AutoConfig.for_model(**self.text_model.config)
         self.model = _without_pooler(
@@ -156,10 +164,11 @@ class TextEncoder(nn.Module):
     @property
     def activation_checkpointing(self) -> bool:
         """Compute activations again in the backward pass; the engine sets it."""
-        return bool(self.model.is_gradient_checkpointing)
+        return self._checkpointing
 
     @activation_checkpointing.setter
     def activation_checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
         if on and self.config.train and self.model.supports_gradient_checkpointing:  # frozen, it keeps none anyway
             enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
@@ -245,12 +254,14 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(_not_loaded(name, "config and tokenizer", error)) from None
-    specials = {token: getattr(tokenizer, f"{token}_token_id", None) for token in ("unk", "mask", "pad")}
+    specials: dict[str, Any] = {
+        token: getattr(tokenizer, f"{token}_token_id", None) for token in ("unk", "mask", "pad")
+    }
     lacking = [token for token, number in specials.items() if number is None]
     if lacking or settings.is_encoder_decoder or not hasattr(settings, "hidden_size"):
         raise UserError(
             f"{KEY}: {name} is a {settings.model_type} model"
-            + (f" without {'and '.join(f'[{token.upper()}] ' for token in lacking)}" if lacking else "")
+            + (f" without {' and '.join(f'[{token.upper()}]' for token in lacking)}" if lacking else "")
             + "; expected an encoder that was trained with masked words: BERT, RoBERTa, DeBERTa, ELECTRA, ..."
         )
     _cut_layers(settings, config)
@@ -308,10 +319,10 @@ def _be_quiet() -> None:
 
 
 def _not_loaded(name: str, what: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     if Path(name).is_dir():
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"{KEY}: {name}: its {what} cannot be loaded from this folder: {reason}"
     return (
-        f"{KEY}: {name} is no folder here, and its {what} cannot be had from the model hub. Without a connection, "
-        "download it on another machine (hf download NAME --local-dir FOLDER), copy the folder and give its path"
+        f"{KEY}: {name} is no folder here, and its {what} cannot be had from the model hub: {reason} Without a "
+        "connection, download it on another machine (hf download NAME --local-dir FOLDER) and give the folder's path"
     )
