@@ -305,6 +305,7 @@ def test_a_run_over_it_is_resumed_to_the_last_bit_and_only_with_the_same_tokeniz
     folder = shutil.copytree(text_models / "bert", tmp_path / "bert")
     part = "encoder.cross_modal.input.text_encoder"
     settings = [f"{part}.model={folder}", f"{part}.train=true", "trainer.max_steps=8"]
+    settings += ["objectives.masked_lm.evaluate=drawn"]
     done = demo.run(tmp_path, *settings, processes=1)
     assert done.returncode == 0, done.stderr
     whole, run = demo.logged(tmp_path), tmp_path / "run"
