@@ -186,9 +186,9 @@ class TextEncoder(nn.Module):
         if track.hidden is not None:
             pieces_MK = torch.where(track.hidden[track.mask][:, None], self.hidden, pieces_MK)
         real_MK = pieces_MK != NO_PIECE
-        row_M, size_R = self._windows(track.mask, real_MK.sum(dim=1))
-        first_R = size_R.cumsum(0) - size_R
         count_M = real_MK.sum(dim=1)
+        row_M, size_R = self._windows(track.mask, count_M)
+        first_R = size_R.cumsum(0) - size_R
         begin_M = count_M.cumsum(0) - count_M - first_R[row_M] + len(self.before)
         place_MK = begin_M[:, None] + torch.arange(pieces_MK.shape[1], device=pieces_MK.device)
         row_MK = row_M[:, None].expand_as(place_MK)

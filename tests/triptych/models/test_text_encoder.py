@@ -255,7 +255,7 @@ def test_a_batch_without_any_word_gives_zeros_and_still_takes_part(text_models):
     assert vectors.shape == (2, 1, 16)
     assert torch.all(vectors == 0)
     vectors.sum().backward()
-    assert all(weight.grad is None or torch.all(weight.grad == 0) for weight in encoder.parameters())
+    assert all(torch.all(weight.grad == 0) for weight in encoder.parameters())  # there, so that ranks can add it up
 
 
 def test_weight_decay_spares_its_norms_biases_and_embeddings(text_models):
@@ -312,6 +312,7 @@ def test_a_run_over_it_is_resumed_to_the_last_bit_and_only_with_the_same_tokeniz
 
     shutil.rmtree(run / "checkpoints" / "step-00000008")
     shutil.rmtree(run / "encoder")
+    (folder / "model.safetensors").unlink()  # what it gave is in the checkpoint
     done = demo.run(tmp_path, *settings, processes=1)
     assert done.returncode == 0, done.stderr
     assert "continuing after step 6" in done.stderr
