@@ -26,7 +26,8 @@ from triptych.engine_deepspeed import DeepSpeedEngine
 from triptych.evaluate import LossEvaluator
 from triptych.files import write_atomically
 from triptych.models.encoder import Encoder
-from triptych.models.load import save_encoder
+from triptych.models.load import TEXT_MODEL, save_encoder
+from triptych.models.text_encoder import text_model_of
 from triptych.run import RunFolder
 from triptych.task import Evaluator
 from triptych.trainer import Trainer, TrainerConfig
@@ -90,6 +91,8 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
     if task.identity:
         run.keep("objectives.json", json.dumps(task.identity, indent=1) + "\n", "other labels in the objectives' files")
+    if (text_model := text_model_of(task)) is not None:
+        run.keep(TEXT_MODEL, text_model.to_json(), "another model or tokenizer in text_encoder.model")
     engine = DeepSpeedEngine(
         task,
         distributed,

@@ -32,7 +32,8 @@ def test_words_of_another_language_are_refused(tmp_path: Path) -> None:
     shards = SimpleNamespace(word_counts=lambda: {"the": 5})
     with pytest.raises(UserError, match=r"words\.txt has none of the words of not-here"):
         choose_vocabulary(configured(tmp_path / "words.txt"), shards)  # type: ignore[arg-type]
-    assert choose_vocabulary(configured(tmp_path / "words.txt", "stream.text=false"), shards).words == ("le", "chat")  # type: ignore[arg-type]
+    no_text = configured(tmp_path / "words.txt", "stream.text=false", "objectives={masked_lm: null, contrastive: {}}")
+    assert choose_vocabulary(no_text, shards).words == ("le", "chat")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

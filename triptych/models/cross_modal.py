@@ -32,7 +32,8 @@ from triptych.models.blocks import (
     segment_pool,
 )
 from triptych.models.encoder import Encoded, Encoder, Fused
-from triptych.models.towers import FrameInput, InputConfig, WordInput
+from triptych.models.text_encoder import TextModel
+from triptych.models.towers import FrameInput, InputConfig, word_input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +72,20 @@ class CrossModalConfig:
 class CrossModalEncoder(Encoder):
     """The encoder of Khare et al. 2021."""
 
-    def __init__(self, config: CrossModalConfig, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        config: CrossModalConfig,
+        inputs: Mapping[str, FeatureSpec],
+        words: tuple[str, ...],
+        text_model: TextModel | None = None,
+    ) -> None:
         """Build it.
 
         Args:
             config: settings.
             inputs: modality -> feature, for at least the config's modalities.
             words: the vocabulary.
+            text_model: of a saved encoder that reads words through a text encoder.
 
         Raises:
             ValueError: a modality has no feature.
@@ -95,7 +103,7 @@ class CrossModalEncoder(Encoder):
         transformer, width = config.transformer, config.transformer.width
         self.input = nn.ModuleDict(
             {
-                name: WordInput(len(words), width, config.input)
+                name: word_input(words, width, config.input, text_model)
                 if spec.rate_hz is None
                 else FrameInput(spec, width, config.input)
                 for name, spec in self.inputs.items()

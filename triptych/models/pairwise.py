@@ -15,8 +15,15 @@ from triptych.models.encoder import Encoded, Encoder
 from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
 from triptych.models.st_gcn import StGcnConfig, StGcnTower
 from triptych.models.tcn import TcnConfig, TcnTower
+from triptych.models.text_encoder import TextEncoderConfig, TextModel
 from triptych.models.tower import Tower
-from triptych.models.transformer_towers import FrameTower, FrameTowerConfig, TextTransformerConfig, TextTransformerTower
+from triptych.models.transformer_towers import (
+    FrameTower,
+    FrameTowerConfig,
+    TextEncoderTower,
+    TextTransformerConfig,
+    TextTransformerTower,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,8 @@ class TextTowerConfig:
     """The tower of the words; exactly one."""
 
     transformer: TextTransformerConfig | None = None
+    encoder: TextEncoderConfig | None = None
+    """A pretrained one, of transformers."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "text")
@@ -67,9 +76,6 @@ class PairwiseConfig:
             raise ValueError(f"pairwise: give a tower to one or more of {', '.join(MODALITIES)}")
 
 
-_TEXT_TOWERS = {"transformer": TextTransformerTower}
-"""Called with (settings, words, width)."""
-
 _FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower, "r2plus1d": R2Plus1DTower, "st_gcn": StGcnTower}
 """Called with (settings, spec, width)."""
 
@@ -77,16 +83,24 @@ _FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower, "r2plus1d": R2Plus1DTowe
 class PairwiseEncoder(Encoder):
     """The towers side by side."""
 
-    def __init__(self, config: PairwiseConfig, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        config: PairwiseConfig,
+        inputs: Mapping[str, FeatureSpec],
+        words: tuple[str, ...],
+        text_model: TextModel | None = None,
+    ) -> None:
         """Build it.
 
         Args:
             config: settings.
             inputs: modality -> feature, for at least the modalities that have a tower.
             words: the vocabulary.
+            text_model: of a saved encoder that has a pretrained text encoder.
 
         Raises:
             ValueError: a modality has no feature, or one that its tower does not take.
+            UserError: the text encoder's model cannot be used.
         """
         super().__init__()
         choices = {name: chosen(choice) for name in MODALITIES if (choice := getattr(config, name)) is not None}
@@ -97,14 +111,14 @@ class PairwiseEncoder(Encoder):
         self.words = words
         self.anchors = ()
         self.widths = dict.fromkeys(choices, config.width)
-        self.towers = nn.ModuleDict(
-            {
-                name: _TEXT_TOWERS[tower](settings, words, config.width)
-                if name == "text"
-                else _FRAME_TOWERS[tower](settings, inputs[name], config.width)
-                for name, (tower, settings) in choices.items()
-            }
-        )
+        self.towers = nn.ModuleDict()
+        for name, (tower, settings) in choices.items():
+            if name != "text":
+                self.towers[name] = _FRAME_TOWERS[tower](settings, inputs[name], config.width)
+            elif tower == "encoder":
+                self.towers[name] = TextEncoderTower(settings, words, config.width, text_model)
+            else:
+                self.towers[name] = TextTransformerTower(settings, words, config.width)
 
     def encode(self, batch: Batch) -> Encoded:
         """See Encoder.encode; there is no sequence."""

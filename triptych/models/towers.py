@@ -4,6 +4,7 @@ Legend: B clips, T steps, D width, W width of a word vector.
 Hidden steps (Track.hidden) become zeros before anything mixes steps, so that nothing of them can leak to a neighbour.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
+from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,9 @@ class InputConfig(FrameInputConfig):
 
     word_width: int = 300
     """Width of a word vector (GloVe's 300 in the paper)."""
+    text_encoder: TextEncoderConfig | None = None
+    """Read the words through a pretrained text encoder instead of a table of word vectors (`word_width` is then the
+    model's own)."""
 
 
 class WordInput(nn.Module):
@@ -53,6 +58,26 @@ class WordInput(nn.Module):
     def forward(self, track: Track) -> Tensor:
         """[B, T] ids -> [B, T, D]."""
         return self.project(zero_hidden(self.vectors(track.values), track))
+
+
+def word_input(
+    words: tuple[str, ...], width: int, config: InputConfig, text_model: TextModel | None = None
+) -> nn.Module:
+    """The input stage of the text: a track's [B, T] ids -> [B, T, D].
+
+    Args:
+        words: the vocabulary.
+        width: D.
+        config: which stage.
+        text_model: of a saved encoder; None where a text encoder is built from its own folder or the hub.
+
+    Raises:
+        UserError: the text encoder's model cannot be used.
+    """
+    if config.text_encoder is None:
+        return WordInput(len(words), width, config)
+    encoder = TextEncoder(config.text_encoder, words, text_model)
+    return nn.Sequential(OrderedDict(encoder=encoder, project=nn.Linear(encoder.width, width)))
 
 
 class FrameInput(nn.Module):

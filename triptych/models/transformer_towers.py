@@ -1,4 +1,5 @@
-"""Towers of one transformer: words (Franceschini et al. 2022) and frames of sound or picture (the light tower).
+"""Towers of one transformer: words (Franceschini et al. 2022, or a pretrained text encoder) and frames of sound or
+picture (the light tower).
 
 Legend: B clips, T steps, D width of the transformer.
 """
@@ -17,6 +18,7 @@ from triptych.models.blocks import (
     position_vectors,
     segment_pool,
 )
+from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
 from triptych.models.tower import Tower, TowerOutput
 from triptych.models.towers import FrameInput, FrameInputConfig, InputConfig, WordInput
 
@@ -86,6 +88,34 @@ class TextTransformerTower(Tower):
         x = self.input(track)
         x = x + position_vectors(track, self.positions, x.shape[-1]).to(x.dtype)
         x = self.layers(self.dropout(x), track.mask)
+        return _output(x, track, self.output(mean_pool(x, track.mask)))
+
+
+class TextEncoderTower(Tower):
+    """Words read through a pretrained text encoder -> mean over the words -> linear layer."""
+
+    def __init__(
+        self, config: TextEncoderConfig, words: tuple[str, ...], width: int, text_model: TextModel | None
+    ) -> None:
+        """Build it.
+
+        Args:
+            config: which model.
+            words: the vocabulary; word `i` has id `i + 1`.
+            width: of the pooled output.
+            text_model: of a saved encoder; None where the model comes from its own folder or the hub.
+
+        Raises:
+            UserError: the model cannot be used.
+        """
+        super().__init__()
+        self.width = width
+        self.encoder = TextEncoder(config, words, text_model)
+        self.output = nn.Linear(self.encoder.width, width)
+
+    def forward(self, track: Track) -> TowerOutput:
+        """See Tower: the sequence has a step a word."""
+        x = self.encoder(track)
         return _output(x, track, self.output(mean_pool(x, track.mask)))
 
 

@@ -1,0 +1,328 @@
+"""Words through a pretrained text encoder of transformers (BERT, RoBERTa, ...): one vector a word, at the word's time.
+
+A clip's words become one sequence of sub-word pieces as that model wants it (`[CLS] ... [SEP]`), the model runs, and a
+word's vector is the mean of its pieces' states. Khare et al. 2021 name such an encoder, for GloVe, as future work.
+
+Each word is cut into pieces on its own, with a space before it, as inside a sentence. A word of the vocabulary is in
+lower case and without punctuation, and so is what the model reads; a word outside of it is the model's unknown piece.
+
+What is hidden is replaced by one mask piece before the model runs: zeroing its vector afterwards would be too late, as
+its neighbours would have seen it, and with a mask for each piece its length would tell of it. Its vector is then what
+the model makes of its neighbours.
+
+A clip with more pieces than the model takes is read in several windows of whole words, one after the other and without
+overlap: word t belongs to window `floor(pieces before t / stride)`, and no word sees past its window. The stride is
+what the model takes less the longest word's pieces but one, so that no window overflows, whichever words it ends on.
+
+What it costs: RoBERTa-base is 85 M weights beside its embeddings, or 0.17 GFLOP a piece. A clip of 8 s (26 words, about
+35 pieces) takes 6 GFLOP forwards, thrice that when it is trained too. Frozen, it keeps no activations and no optimizer
+state; only its weights are saved with the encoder.
+
+Legend: B clips, T words of a clip, M words of all clips, K pieces of the longest word, R windows, L pieces of the
+longest window, W width of the model.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from triptych.batch import Track
+from triptych.config import UserError
+
+KEY = "text_encoder.model"
+NO_PIECE = -1
+ENDLESS = 2**20
+"""Pieces that a model without a longest length takes at once."""
+LEFT_OUT = ("_name_or_path", "auto_map", "dtype", "transformers_version")
+"""Of a model's own config: where it lay, code that is never run, and what is decided here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """Which model, and how much of it."""
+
+    model: str
+    """Folder in transformers' format with tokenizer and safetensors, or name on the model hub."""
+    layer: int = -1
+    """Whose states are taken: 1 is the first layer, -1 the last one, -2 the one before. The layers behind it are not
+    built (a model with a norm behind its last layer has it behind this one)."""
+    train: bool = False
+    """Fine-tune the model with everything else; else it is frozen, without dropout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextModel:
+    """All that is needed to build the model again and feed it, without its weights: neither folder nor tokenizer."""
+
+    config: dict[str, Any]
+    """transformers' own, of the layers that are used."""
+    pieces: list[list[int]]
+    """Word id -> its sub-word pieces; row 0 is the unknown word."""
+    before: list[int]
+    """Pieces in front of a window."""
+    after: list[int]
+    mask: int
+    pad: int
+    max_pieces: int
+    """Of a sequence, `before` and `after` included, as the tokenizer tells it."""
+
+    def to_json(self) -> str:
+        """Content of text_model.json."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_json(cls, content: str) -> "TextModel":
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: it is not that.
+        """
+        told = json.loads(content)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(told, dict) or told.keys() != names:
+            raise ValueError(f"expected {', '.join(sorted(names))}")
+        return cls(**told)
+
+
+class TextEncoder(nn.Module):
+    """Word ids -> vectors in context; see the module's text."""
+
+    pieces: Tensor
+    """[words + 1, K], padded with NO_PIECE."""
+    before: Tensor
+    after: Tensor
+    hidden: Tensor
+    """[K]: of a hidden word."""
+
+    def __init__(self, config: TextEncoderConfig, words: Sequence[str], text_model: TextModel | None = None) -> None:
+        """Build it with fresh weights; `start_weights` loads the pretrained ones.
+
+        Args:
+            config: which model.
+            words: the vocabulary; word `i` has id `i + 1`.
+            text_model: of a saved encoder; None asks the model's folder or the hub.
+
+        Raises:
+            UserError: no such model, or one that cannot be used.
+        """
+        super().__init__()
+        from transformers import AutoConfig, AutoModel  # 2 s: only for who has such an encoder
+
+        _be_quiet()
+        self.config = config
+        self._checkpointing = False
+        self.text_model = text_model if text_model is not None else describe(config, words)
+        settings = AutoConfig.for_model(**self.text_model.config)
+        self.model = _without_pooler(
+            AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32).requires_grad_(config.train)
+        )
+        self.width: int = settings.hidden_size
+        longest = max(map(len, self.text_model.pieces))
+        room = self._max_pieces() - len(self.text_model.before) - len(self.text_model.after)
+        self.stride = room - longest + 1
+        if self.stride < 1:
+            word = ("", *words)[max(range(len(words) + 1), key=lambda word: len(self.text_model.pieces[word]))]
+            raise UserError(f"{KEY}: the word {word!r} has {longest} pieces, and {config.model} takes {room} at once")
+        rows = [row + [NO_PIECE] * (longest - len(row)) for row in self.text_model.pieces]
+        constants = {"pieces": rows, "before": self.text_model.before, "after": self.text_model.after}
+        constants["hidden"] = [self.text_model.mask] + [NO_PIECE] * (longest - 1)
+        for name, value in constants.items():  # saved in text_model.json, so not among the weights
+            self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
+        self.train(self.training)
+
+    def start_weights(self) -> None:
+        """Load the pretrained weights.
+
+        Raises:
+            UserError: they are not there, not in safetensors, or do not fit; never is a weight left random.
+        """
+        from transformers import AutoConfig, AutoModel
+
+        name = self.config.model
+        try:
+            model, info = AutoModel.from_pretrained(
+                name,
+                config=AutoConfig.for_model(**self.text_model.config),
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(_not_loaded(name, "weights in safetensors", error)) from None
+        if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
+            raise UserError(
+                f"{KEY}: {name} lacks {len(missing)} weights of its own architecture, first: {missing[0]}; is it whole?"
+            )
+        self.model.load_state_dict(_without_pooler(model).state_dict())
+
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Compute activations again in the backward pass; the engine sets it."""
+        return self._checkpointing
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        self._checkpointing = on
+        if on and self.config.train and self.model.supports_gradient_checkpointing:  # frozen, it keeps none anyway
+            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """As of any module; a frozen model stays in evaluation mode."""
+        super().train(mode)
+        if not self.config.train:
+            self.model.eval()
+        return self
+
+    def forward(self, track: Track) -> Tensor:
+        """[B, T] ids -> [B, T, W]; zeros where there is no word."""
+        pieces_MK = self.pieces[track.values[track.mask]]
+        if track.hidden is not None:
+            pieces_MK = torch.where(track.hidden[track.mask][:, None], self.hidden, pieces_MK)
+        real_MK = pieces_MK != NO_PIECE
+        count_M = real_MK.sum(dim=1)
+        row_M, size_R = self._windows(track.mask, count_M)
+        first_R = size_R.cumsum(0) - size_R
+        begin_M = count_M.cumsum(0) - count_M - first_R[row_M] + len(self.before)
+        place_MK = begin_M[:, None] + torch.arange(pieces_MK.shape[1], device=pieces_MK.device)
+        row_MK = row_M[:, None].expand_as(place_MK)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train):
+            states_RLW = self._states(pieces_MK[real_MK], row_MK[real_MK], place_MK[real_MK], size_R)
+            place_MK = place_MK.clamp(max=states_RLW.shape[1] - 1)
+            # Gathered, not added up by index, which on a GPU would round differently at every run.
+            vectors_MW = (states_RLW[row_MK, place_MK] * real_MK[..., None]).sum(dim=1) / count_M[:, None]
+            vectors_BTW = vectors_MW.new_zeros(*track.mask.shape, self.width)
+            vectors_BTW[track.mask] = vectors_MW
+        return vectors_BTW
+
+    def _windows(self, mask_BT: Tensor, count_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Window of each word, from 0 over all clips, and the pieces of each window. A batch without a word has one
+        empty window, so that a model that is trained takes part in every step."""
+        count_BT = torch.zeros_like(mask_BT, dtype=torch.int64)
+        count_BT[mask_BT] = count_M
+        window_BT = (count_BT.cumsum(dim=1) - count_BT) // self.stride
+        clip_BT = torch.arange(len(mask_BT), device=mask_BT.device)[:, None].expand_as(mask_BT)
+        most = mask_BT.shape[1] * self.pieces.shape[1]  # windows of a clip
+        _, row_M = torch.unique_consecutive((clip_BT * most + window_BT)[mask_BT], return_inverse=True)
+        num_rows = int(row_M[-1]) + 1 if len(row_M) else 1
+        size_R = torch.zeros(num_rows, dtype=torch.int64, device=mask_BT.device).index_add_(0, row_M, count_M)
+        return row_M, size_R
+
+    def _states(self, pieces: Tensor, rows: Tensor, places: Tensor, size_R: Tensor) -> Tensor:
+        """[R, L, W] states of windows that have these pieces at these places."""
+        begin, end_R = len(self.before), size_R + len(self.before)
+        length_R = end_R + len(self.after)
+        shape = (len(size_R), int(length_R.max()))
+        ids_RL = torch.full(shape, self.text_model.pad, dtype=torch.int64, device=size_R.device)
+        ids_RL[:, :begin] = self.before
+        ids_RL[rows, places] = pieces
+        every = torch.arange(shape[0], device=size_R.device)[:, None]
+        ids_RL[every, end_R[:, None] + torch.arange(len(self.after), device=size_R.device)] = self.after
+        attended_RL = torch.arange(shape[1], device=size_R.device) < length_R[:, None]
+        return self.model(input_ids=ids_RL, attention_mask=attended_RL.long()).last_hidden_state
+
+    def _max_pieces(self) -> int:
+        """What tokenizer, config and learnt positions allow; RoBERTa's first positions stand for padding."""
+        limits = [self.text_model.max_pieces, self.text_model.config.get("max_position_embeddings") or ENDLESS]
+        positions = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        if isinstance(positions, nn.Embedding) and positions.padding_idx is not None:
+            limits.append(positions.num_embeddings - positions.padding_idx - 1)
+        return min(limits)
+
+
+def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
+    """Read a model's config and cut every word into its tokenizer's pieces.
+
+    Args:
+        config: which model.
+        words: the vocabulary.
+
+    Raises:
+        UserError: no such model, no encoder, no such layer, or a tokenizer that does not fit.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    name = config.model
+    try:
+        settings = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(_not_loaded(name, "config and tokenizer", error)) from None
+    specials: dict[str, Any] = {
+        token: getattr(tokenizer, f"{token}_token_id", None) for token in ("unk", "mask", "pad")
+    }
+    lacking = [token for token, number in specials.items() if number is None]
+    if lacking or settings.is_encoder_decoder or not hasattr(settings, "hidden_size"):
+        raise UserError(
+            f"{KEY}: {name} is a {settings.model_type} model"
+            + (f" without {' and '.join(f'[{token.upper()}]' for token in lacking)}" if lacking else "")
+            + "; expected an encoder that was trained with masked words: BERT, RoBERTa, DeBERTa, ELECTRA, ..."
+        )
+    _cut_layers(settings, config)
+    unknown = [specials["unk"]]
+    given = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"] if words else []
+    if words and all(set(row) <= set(unknown) for row in given):
+        raise UserError(f"{KEY}: the tokenizer of {name} knows none of the {len(words)} words; is it whole?")
+    pieces = [unknown, *(row or unknown for row in given)]
+    if (largest := max(map(max, pieces))) >= settings.vocab_size:
+        raise UserError(f"{KEY}: the tokenizer of {name} has a piece {largest}, its model only {settings.vocab_size}")
+    around = tokenizer(tokenizer.mask_token)["input_ids"]
+    middle = around.index(specials["mask"])
+    told = json.loads(settings.to_json_string(use_diff=False))
+    return TextModel(
+        config={key: value for key, value in told.items() if key not in LEFT_OUT},
+        pieces=pieces,
+        before=around[:middle],
+        after=around[middle + 1 :],
+        mask=specials["mask"],
+        pad=specials["pad"],
+        max_pieces=min(tokenizer.model_max_length, ENDLESS),
+    )
+
+
+def text_model_of(module: nn.Module) -> TextModel | None:
+    """What must be saved beside the weights of an encoder that reads words through such a model; else None."""
+    found = (part for part in module.modules() if isinstance(part, TextEncoder))
+    return next((part.text_model for part in found), None)
+
+
+def _cut_layers(settings: Any, config: TextEncoderConfig) -> None:
+    number = settings.num_hidden_layers
+    layer = config.layer if config.layer > 0 else number + 1 + config.layer
+    if not 1 <= layer <= number:
+        raise UserError(
+            f"text_encoder.layer: {config.layer}; {config.model} has {number} layers: 1 to {number}, or -1 to -{number}"
+        )
+    if getattr(settings, "layer_types", None):
+        settings.layer_types = settings.layer_types[:layer]
+    settings.num_hidden_layers = layer
+
+
+def _without_pooler(model: Any) -> Any:
+    """The model less what only its sentence vector needs: weights without a gradient, which ZeRO refuses."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def _be_quiet() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # what its warnings tell of weights is an error here
+    logging.disable_progress_bar()
+
+
+def _not_loaded(name: str, what: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(name).is_dir():
+        return f"{KEY}: {name}: its {what} cannot be loaded from this folder: {reason}"
+    return (
+        f"{KEY}: {name} is no folder here, and its {what} cannot be had from the model hub: {reason} Without a "
+        "connection, download it on another machine (hf download NAME --local-dir FOLDER) and give the folder's path"
+    )
