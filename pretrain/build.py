@@ -5,10 +5,11 @@ from pathlib import Path
 
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import AnyObjective, PretrainTask
+from pretrain.start import word_input
 from shards.features.config import build as build_features
 from shards.features.words import WORDS
 from shards.index import ShardSet
-from shards.words import Vocabulary
+from shards.words import Vocabulary, read_counts
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.load import build as build_encoder
@@ -38,6 +39,13 @@ def choose_vocabulary(config: PretrainConfig, shard_set: ShardSet) -> Vocabulary
     return vocabulary
 
 
+def choose_counts(config: PretrainConfig, shard_set: ShardSet) -> dict[str, int]:
+    """Word -> how often it is said, in the order of `choose_vocabulary`: as the file of `stream.vocabulary` counts it,
+    else the shard set's training split."""
+    file = config.stream.vocabulary
+    return shard_set.word_counts() if file is None else read_counts(Path(file))
+
+
 def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
     """The encoder with fresh weights (from torch's generator) and its objectives.
 
@@ -53,4 +61,6 @@ def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
                 objectives[objective.name] = settings.build(encoder, config.seed)
             except ValueError as error:
                 raise UserError(str(error)) from None
+    if config.word_vectors is not None:
+        word_input(encoder).vectors.requires_grad_(config.word_vectors.train)
     return PretrainTask(encoder, objectives)

@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretrain.build import build_task, choose_vocabulary, specs
+from pretrain.build import build_task, choose_counts, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
-from pretrain.start import start_from
+from pretrain.losses.vocabulary import flop_formulas
+from pretrain.start import start_from, start_vectors
 from shards import plan
 from shards.index import ShardSet
 from shards.words import Vocabulary
@@ -43,6 +44,10 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     else:
         words = FAKE_WORDS if stream.vocabulary is None else Vocabulary.load(Path(stream.vocabulary)).words
     task = build_task(config, words)
+    told = None
+    if shard_set is not None and config.word_vectors is not None and Path(config.word_vectors.file).exists():
+        assert isinstance(task.encoder, Encoder)
+        told = start_vectors(config.word_vectors.file, task.encoder, choose_counts(config, shard_set))
     if config.start_from is not None and words is not FAKE_WORDS:
         assert isinstance(task.encoder, Encoder)
         print(start_from(config.start_from, task.encoder).told(config.start_from))
@@ -56,7 +61,8 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    flops = FlopCounterMode(display=False, custom_mapping=flop_formulas())
+    with flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         embedded, output = task.embed(batch), task(batch)
         losses = [total.sum / max(1, total.count) for total in output.losses.values()]
         if embedded:  # the comparison itself, which grows with the global batch, is little beside the towers
@@ -81,7 +87,7 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
         for line in task.check_data(shard_set):
             print(line)
         figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
-    _print(config, figures, world, made_up=words is FAKE_WORDS)
+    _print(config, figures, world, words is FAKE_WORDS, told)
     return figures
 
 
@@ -93,7 +99,7 @@ def _state_bytes(parameters: int, moments: int, stage: int, world: int) -> float
     return parameters * (optimizer + 4 - shared + shared / world)
 
 
-def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_up: bool) -> None:
+def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_up: bool, told: str | None) -> None:
     table = Table(title=f"{config.name}: checked, nothing trained", show_header=False)
     hours = figures["petaflop_run"] * 10 / 3600 / world
     rows = {
@@ -110,6 +116,8 @@ def _print(config: PretrainConfig, figures: dict[str, float], world: int, made_u
     }
     if made_up:
         rows["vocabulary"] = f"made up ({len(FAKE_WORDS)} words): {config.stream.shards} is not here"
+    if config.word_vectors is not None:
+        rows["word vectors"] = told or f"not looked at: {config.word_vectors.file} or the shards are not here"
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)

@@ -42,6 +42,18 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordVectorsConfig:
+    """Word vectors that the text's input starts from, as GloVe's 300-dimensional ones in Khare et al. 2021."""
+
+    file: str
+    """In GloVe's text format, also as .gz or in a .zip (shards.glove.load); read where a run begins, not where it goes
+    on. Words without a vector start as random ones of the same spread, those that the encoder of `start_from` knows
+    with its vectors."""
+    train: bool = False
+    """Train them; else they stay as they are, the random ones too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """One pretraining run."""
 
@@ -52,6 +64,8 @@ class PretrainConfig:
     """Of weights, order of clips, masks and dropout."""
     stream: StreamConfig
     encoder: SystemConfig
+    word_vectors: WordVectorsConfig | None = None
+    """None: word vectors start at random and are trained."""
     objectives: ObjectivesConfig
     start_from: str | None = None
     """Folder of an encoder (a run's encoder/) that was trained before, on any corpus: this run, a new one, begins with
@@ -75,3 +89,5 @@ class PretrainConfig:
                 "objectives.masked_lm.evaluate: each_word takes as many passes as a rank's clips have words, but at "
                 "ZeRO stage 3 all ranks must pass together; set engine.zero_stage to 2 or less, or evaluate: drawn"
             )
+        if masked_lm is not None and masked_lm.output == "glove" and self.word_vectors is None:
+            raise ValueError("objectives.masked_lm.output: glove starts from word vectors; give word_vectors.file")

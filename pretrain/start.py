@@ -1,4 +1,5 @@
-"""A new run that starts from an encoder trained before: domain-adaptive pretraining (Gururangan et al. 2020).
+"""What a new run starts from: word vectors, and an encoder trained before: domain-adaptive pretraining (Gururangan et
+al. 2020).
 
 The encoder's weights are taken over by name. The words may be others: those that both vocabularies have keep their
 vectors, whatever their ids, and new ones start as in any fresh run. What the objectives have beside the encoder (the
@@ -13,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shards import glove
 from triptych import config as configs
 from triptych.config import UserError
 from triptych.files import sha256
 from triptych.models.encoder import Encoder
 from triptych.models.load import HASHED, load
-from triptych.models.towers import WordInput
+from triptych.models.towers import WordInput, find_word_input
 
 FREE = ("dropout",)
 """Settings that change no weight's meaning: they may be other ones than those of the encoder that a run starts from."""
@@ -78,6 +80,48 @@ def start_from(folder: str | Path, encoder: Encoder) -> Start:
                 weight.copy_(values)
     hashes = {name: sha256(folder / name) for name in HASHED}
     return Start(sha256=hashes, words=len(encoder.words), known=len(pairs))
+
+
+def start_vectors(file: str, encoder: Encoder, counts: Mapping[str, int]) -> str:
+    """Give a fresh encoder the word vectors of a file; words without one stay random, with the same spread.
+
+    Args:
+        file: see shards.glove.load.
+        encoder: freshly initialised.
+        counts: word -> how often it is said, for what is told.
+
+    Returns:
+        How many words have no vector, for the user.
+
+    Raises:
+        UserError: a file that cannot be read, has another width, or none of the words.
+    """
+    words = word_input(encoder)
+    loaded = glove.load(Path(file), encoder.words)
+    width, given = words.vectors.embedding_dim, loaded.matrix.shape[1]
+    if given != width:
+        raise UserError(
+            f"word_vectors.file: {file} has vectors of {given} numbers, and the encoder's word_width is {width}; set "
+            f"that to {given}, or give a file of {width}"
+        )
+    if not loaded.found.any():
+        raise UserError(
+            f"word_vectors.file: {file} has none of the {len(encoder.words)} words; is it of this language?"
+        )
+    words.start(torch.from_numpy(loaded.matrix), torch.from_numpy(loaded.found))
+    return f"word vectors of {file}: {loaded.told(counts)}"
+
+
+def word_input(encoder: Encoder) -> WordInput:
+    """What `word_vectors` gives its vectors to.
+
+    Raises:
+        UserError: the encoder has none.
+    """
+    try:
+        return find_word_input(encoder)
+    except ValueError as error:
+        raise UserError(f"word_vectors: {error}; leave word_vectors out") from None
 
 
 def has_begun(run: Path) -> bool:

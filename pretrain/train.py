@@ -2,19 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from pretrain.build import build_task, choose_vocabulary
+from pretrain.build import build_task, choose_counts, choose_vocabulary
 from pretrain.check import check
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.retrieval import RetrievalEvaluator
-from pretrain.start import Start, has_begun, start_from
+from pretrain.start import Start, has_begun, start_from, start_vectors
 from shards.features.config import build as build_features
 from shards.index import ShardSet
 from shards.read import EvalLoader, TrainLoader
@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "stream.workers",
     "stream.micro_batch",
     "objectives.weak_labels.file",
+    "word_vectors.file",  # what it gave is in the checkpoint
 )
 """Of the config, at a later start: the same clips in another place, shared out in another way."""
 
@@ -82,7 +83,7 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     held_out = {split: _held_out(config, split, shard_set, vocabulary, task, distributed) for split in _splits(config)}
     _tell(distributed.on_main(lambda: task.check_data(shard_set)), distributed)
     folder = Path(config.runs) / config.name
-    start = _start(config, task.encoder, folder, distributed)
+    start = _start(config, task, folder, choose_counts(config, shard_set), distributed)
     run = RunFolder.open(folder, config, distributed, MAY_CHANGE)
     # with other words each id would mean another word, with other clips each position another clip: unnoticed
     run.keep("vocabulary.txt", "".join(f"{word}\n" for word in vocabulary.words), "other words than its vocabulary has")
@@ -125,16 +126,23 @@ def _evaluators(
     return [*losses, RetrievalEvaluator(split, engine, loader, config.evaluation.gallery)] if task.compares else losses
 
 
-def _start(config: PretrainConfig, encoder: Encoder, folder: Path, distributed: Distributed) -> Start | None:
-    """Take over the weights of `start_from`, or those that were published for parts of the encoder; a run that has a
-    checkpoint no longer needs them."""
+def _start(
+    config: PretrainConfig, task: PretrainTask, folder: Path, counts: Mapping[str, int], distributed: Distributed
+) -> Start | None:
+    """Take over word vectors and the weights of `start_from`, or those that were published for parts of the encoder,
+    and let the objectives begin; a run that has a checkpoint no longer needs any of it."""
     if distributed.on_main(lambda: has_begun(folder)):
         return None
+    encoder, start = task.encoder, None
+    assert isinstance(encoder, Encoder)
+    if config.word_vectors is not None:
+        _tell([start_vectors(config.word_vectors.file, encoder, counts)], distributed)
     if config.start_from is None:
         encoder.start()
-        return None
-    start = start_from(config.start_from, encoder)
-    _tell([start.told(config.start_from)], distributed)
+    else:
+        start = start_from(config.start_from, encoder)
+        _tell([start.told(config.start_from)], distributed)
+    task.start(counts)
     return start
 
 

@@ -1,16 +1,17 @@
-"""Multimodal masked language modelling (Khare et al. 2021, section 2.2), with a full softmax over the vocabulary."""
+"""Multimodal masked language modelling (Khare et al. 2021, section 2.2), with a full softmax over the vocabulary or
+noise-contrastive estimation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from pretrain.masking import MaskConfig, draw_ways, draw_words, hidden_steps, known_words
+from pretrain.objectives.fused_words import word_vectors
 from pretrain.objectives.objective import Objective, ObjectiveConfig
-from pretrain.objectives.word_vectors import word_vectors
+from pretrain.objectives.word_output import NCEConfig, WordOutput
 from triptych.batch import IGNORE, Batch
 from triptych.modalities import MODALITIES
 from triptych.models.encoder import Encoder
@@ -31,6 +32,14 @@ class MaskedLMConfig(ObjectiveConfig):
     """drawn: the same random masks at every evaluation. each_word: every word of a clip masked alone, one after the
     other, which asks each held-out word exactly once and costs a pass a word: for short clips. Where `mask` has several
     ways to hide a word, each is measured on all clips, and the loss is their mean by shares."""
+    nce: NCEConfig | None = None
+    """Train by noise-contrastive estimation in place of the full softmax. Its loss is no cross entropy: evaluation is
+    by the full softmax in any case, so that `valid/loss/masked_lm` is in nats and compares; accuracy is told only
+    there."""
+    output: Literal["linear", "tied", "glove"] = "linear"
+    """linear: from the fused vector to the vocabulary. The others go through the width of a word vector, to word
+    vectors and a bias: tied are those of the text's input itself, trained or frozen as they are there; glove are the
+    output's own, started from the same `word_vectors` and always trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,14 +109,18 @@ class MaskedLM(Objective):
                 "shards with transcripts, as in corpus.voxceleb2.transcripts=[words.ctm]"
             )
         self.prepare = DrawMasks(config.mask, seed, self.anchors)
-        self.output = nn.Linear(encoder.widths["fused"], len(encoder.words))
+        self.output = WordOutput(encoder, encoder.widths["fused"], len(encoder.words), config.output, config.nce)
+
+    def start(self, encoder: Encoder, counts: Sequence[int]) -> None:
+        """See Objective.start: the noise of NCE, and the output's bias and vectors."""
+        self.output.start(encoder, counts)
 
     def count(self, batch: Batch) -> int:
         """Number of masked words."""
         return int((torch.stack(self._questions(batch)) != IGNORE).sum())
 
     def forward(self, encoder: Encoder, batch: Batch) -> tuple[Total, Mapping[str, Total]]:
-        """Cross entropy in nats summed over masked words; reports `accuracy`.
+        """Cross entropy in nats (in training with NCE: its loss) summed over masked words; reports `accuracy`.
 
         An evaluation with several ways of hiding reports both of each way too, as in `loss/text+audio`.
         """
@@ -115,7 +128,7 @@ class MaskedLM(Objective):
         if self.training:
             hidden = {name: batch.targets.get(f"{NAME}/hidden/{name}") for name in batch.tracks}
             loss, correct = self._score(encoder, batch, hidden, batch.targets[NAME])
-            return Total(loss, count), {"accuracy": Total(correct, count)}
+            return Total(loss, count), {"accuracy": Total(correct, count if self.output.is_exact else 0)}
         ways = self.config.mask.ways
         scores = [self._evaluate(encoder, batch, way) for way in range(len(ways))]
         loss, correct = (
@@ -156,8 +169,4 @@ class MaskedLM(Objective):
         shown = replace(batch, tracks=tracks).keep(tuple(name for name in tracks if name in self.config.inputs))
         asked = targets_BT != IGNORE
         vectors = word_vectors(encoder.encode(shown).fused, batch.tracks["text"].times, asked)
-        logits = self.output(vectors).float()  # [masked words, vocabulary]: the others are never computed
-        targets = targets_BT[asked]
-        loss = functional.cross_entropy(logits, targets, reduction="sum")
-        correct = (logits.argmax(dim=-1) == targets).sum()
-        return loss, correct.detach()
+        return self.output(vectors, targets_BT[asked])

@@ -1,7 +1,7 @@
 """What an objective is, and the task made of a weighted set of them over one encoder."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -73,6 +73,14 @@ class AnyObjective(nn.Module):
         """
         return []
 
+    def start(self, encoder: Encoder, counts: Sequence[int]) -> None:
+        """Begin a fresh run; what goes on from a checkpoint has all of this in its weights.
+
+        Args:
+            encoder: with the weights that it starts with.
+            counts: how often each word of the vocabulary is said.
+        """
+
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """Number of items that a prepared micro-batch asks for."""
@@ -135,6 +143,16 @@ class PretrainTask(Task):
     def check_data(self, shard_set: ShardSet) -> list[str]:
         """See Objective.check_data: lines of all, each with the objective's name."""
         return [f"{name}: {line}" for name, objective in self._named() for line in objective.check_data(shard_set)]
+
+    def start(self, counts: Mapping[str, int]) -> None:
+        """See Objective.start, of all.
+
+        Args:
+            counts: word -> how often it is said; a word of the vocabulary that is not in it counts as 0.
+        """
+        assert isinstance(self.encoder, Encoder)
+        for _, objective in self._named():
+            objective.start(self.encoder, [counts.get(word, 0) for word in self.encoder.words])
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """See Task.counts."""

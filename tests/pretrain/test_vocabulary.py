@@ -18,12 +18,17 @@ def configured(vocabulary: Path, *overrides: str) -> PretrainConfig:
     return config.load(PretrainConfig, file, ["stream.shards=not-here", f"stream.vocabulary={vocabulary}", *overrides])
 
 
-def test_check_counts_the_weights_of_its_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parameters = []
+def test_check_counts_the_weights_and_the_arithmetic_of_its_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters, arithmetic = [], []
     for number in (100, 200):
         (tmp_path / f"{number}.txt").write_text("".join(f"word{index} 5\n" for index in range(number)))
-        parameters.append(check(configured(tmp_path / f"{number}.txt"), world=1)["encoder_parameters"])
+        figures = check(configured(tmp_path / f"{number}.txt"), world=1)
+        parameters.append(figures["encoder_parameters"])
+        arithmetic.append(figures["petaflop_run"])
     assert parameters[1] - parameters[0] == 100 * 64  # word_width of the demo
+    assert arithmetic[1] > arithmetic[0]  # of the output layer
     assert "made up" not in capsys.readouterr().out
 
 

@@ -59,6 +59,32 @@ class WordInput(nn.Module):
         """[B, T] ids -> [B, T, D]."""
         return self.project(zero_hidden(self.vectors(track.values), track))
 
+    def start(self, vectors: Tensor, found: Tensor) -> None:
+        """Start from given word vectors; a word without one, and row 0, keep what they were drawn as, brought to the
+        spread of the given ones.
+
+        Args:
+            vectors: [1 + words, W].
+            found: [1 + words] bool: which rows are given; at least one.
+        """
+        with torch.no_grad():
+            weight = self.vectors.weight
+            given = vectors.to(weight)[found]
+            weight *= given.std()  # they were drawn with a standard deviation of 1
+            weight[found] = given
+
+
+def find_word_input(encoder: nn.Module) -> WordInput:
+    """The stage of an encoder that holds its word vectors.
+
+    Raises:
+        ValueError: it has none.
+    """
+    found = next((part for part in encoder.modules() if isinstance(part, WordInput)), None)
+    if found is None:
+        raise ValueError("the encoder has no word vectors of its own")
+    return found
+
 
 def word_input(
     words: tuple[str, ...], width: int, config: InputConfig, text_model: TextModel | None = None
