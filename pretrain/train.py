@@ -85,15 +85,7 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     folder = Path(config.runs) / config.name
     start = _start(config, task, folder, choose_counts(config, shard_set), distributed)
     run = RunFolder.open(folder, config, distributed, MAY_CHANGE)
-    # with other words each id would mean another word, with other clips each position another clip: unnoticed
-    run.keep("vocabulary.txt", "".join(f"{word}\n" for word in vocabulary.words), "other words than its vocabulary has")
-    run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
-    if start is not None:
-        run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
-    if task.identity:
-        run.keep("objectives.json", json.dumps(task.identity, indent=1) + "\n", "other labels in the objectives' files")
-    if (text_model := text_model_of(task)) is not None:
-        run.keep(TEXT_MODEL, text_model.to_json(), "another model or tokenizer in text_encoder.model")
+    _keep(run, task, start, shard_set)
     engine = DeepSpeedEngine(
         task,
         distributed,
@@ -108,14 +100,28 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
     # Rank 0 looks, as a network file system may show the others an older folder.
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
-        _test(
-            run,
-            engine,
-            _evaluators("test", engine, task, held_out["test"], config),
-            held_out["test"].num_samples,
-            config.trainer,
-        )
+        split = held_out["test"]
+        _test(run, engine, _evaluators("test", engine, task, split, config), split.num_samples, config.trainer)
     return code
+
+
+def _keep(run: RunFolder, task: PretrainTask, start: Start | None, shard_set: ShardSet) -> None:
+    """What the run depends on beside its config: with other words each id would mean another word, with other clips
+    each position another clip, unnoticed.
+
+    Raises:
+        UserError: it goes on with something else than it began with.
+    """
+    assert isinstance(task.encoder, Encoder)
+    words = "".join(f"{word}\n" for word in task.encoder.words)
+    run.keep("vocabulary.txt", words, "other words than its vocabulary has")
+    run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
+    if start is not None:
+        run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
+    if task.identity:
+        run.keep("objectives.json", json.dumps(task.identity, indent=1) + "\n", "other labels in the objectives' files")
+    if (text_model := text_model_of(task)) is not None:
+        run.keep(TEXT_MODEL, text_model.to_json(), "another model or tokenizer in text_encoder.model")
 
 
 def _evaluators(

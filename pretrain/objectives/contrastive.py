@@ -56,10 +56,16 @@ class HeadConfig:
     """pair: a modality has a head for each other one. modality: one for all."""
     hidden: int = 1024
     width: int = 512
+    segments: int = 1
+    """Equal parts of the pooled vector, side by side, each of which goes through the same head; their embeddings stand
+    side by side again. With the `segments` of the encoder's towers, similarity is a sum over parts of the clips, each
+    compared with its own: few clips then suffice to learn which sounds belong to which faces."""
 
     def __post_init__(self) -> None:
-        if min(self.hidden, self.width) < 1:
-            raise ValueError(f"head: hidden {self.hidden} and width {self.width} must be 1 or more")
+        if min(self.hidden, self.width, self.segments) < 1:
+            raise ValueError(
+                f"head: hidden {self.hidden}, width {self.width}, segments {self.segments} must be 1 or more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,7 @@ class Contrastive(Comparison):
         self.prepare = _unchanged if windows is None else DrawWindows(windows, config.views, seed)
         pairs = [f"{m}{TO}{n}" for m, n in permutations(self.modalities, 2)]
         names = pairs if config.head.per == "pair" else self.modalities
-        self.heads = nn.ModuleDict({name: _head(encoder.widths[name.partition(TO)[0]], config.head) for name in names})
+        self.heads = nn.ModuleDict({name: Head(encoder.widths[name.partition(TO)[0]], config.head) for name in names})
         # one element, as DeepSpeed cannot broadcast a weight without a dimension
         self.log_temperature = nn.Parameter(
             torch.tensor([math.log(config.temperature.start)]), requires_grad=config.temperature.learn
@@ -156,10 +162,11 @@ class Contrastive(Comparison):
     def embed(self, encoder: Encoder, batch: Batch) -> Embeddings:
         """Rows [B, V, D] of every head; windows in training, whole clips in evaluation."""
         windows = batch.targets.get(WINDOWS) if self.training else None
-        views = [batch] if windows is None else [crop_batch(batch, view) for view in windows.unbind(dim=1)]
+        compared = replace(batch, tracks={name: batch.tracks[name] for name in self.modalities})
+        views = [compared] if windows is None else [crop_batch(compared, view) for view in windows.unbind(dim=1)]
         columns: dict[str, list[Tensor]] = {name: [] for name in self.heads}
         for view in views:
-            pooled = encoder.encode(view).pooled
+            pooled = encoder.encode(view, fuse=False).pooled
             for name, head in self.heads.items():
                 columns[name].append(head(pooled[name.partition(TO)[0]]).float())
         shared = {_LOG_TEMPERATURE: self.log_temperature[0]}
@@ -202,8 +209,33 @@ class Contrastive(Comparison):
         return {name: found.all(dim=0) for name, found in seen.items()}
 
 
-def _head(width: int, config: HeadConfig) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width))
+class Head(nn.Module):
+    """fc, ReLU, fc (Franceschini et al. 2022, section III-B), of each segment."""
+
+    def __init__(self, width: int, config: HeadConfig) -> None:
+        """Build it.
+
+        Args:
+            width: of the pooled vector.
+            config: settings.
+
+        Raises:
+            ValueError: it cannot be cut into so many segments.
+        """
+        super().__init__()
+        if width % config.segments:
+            raise ValueError(
+                f"objectives.{NAME}.head.segments: a pooled vector of {width} numbers has no {config.segments} equal "
+                "parts; take the `segments` of the encoder's towers"
+            )
+        self.segments = config.segments
+        self.layers = nn.Sequential(
+            nn.Linear(width // config.segments, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width)
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[B, width] -> [B, D], D = segments * head.width."""
+        return self.layers(pooled.unflatten(1, (self.segments, -1))).flatten(1)
 
 
 def _key(name: str) -> str | tuple[str, str]:

@@ -124,7 +124,7 @@ class CrossModalEncoder(Encoder):
                 if isinstance(module, Attention):
                     module.start_keys_as_queries()
 
-    def encode(self, batch: Batch) -> Encoded:
+    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
         """See Encoder.encode. Without any anchor in the batch nothing is fused: there are only the towers' pools."""
         given = self.tracks(batch)
         positions = {name: self._positions(track) for name, track in given.items()}
@@ -140,7 +140,7 @@ class CrossModalEncoder(Encoder):
                 mask=given[anchor].mask,
                 times=given[anchor].times,
             )
-            for anchor in self.anchors
+            for anchor in (self.anchors if fuse else ())
             if anchor in given
         }
         if fused:

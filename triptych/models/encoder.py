@@ -80,8 +80,13 @@ class Encoder(nn.Module):
                 module.start_weights()
 
     @abstractmethod
-    def encode(self, batch: Batch) -> Encoded:
-        """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks."""
+    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
+        """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks.
+
+        Args:
+            batch: on the encoder's device.
+            fuse: False leaves out what is fused, where only the towers' pooled vectors are wanted.
+        """
 
     def tracks(self, batch: Batch) -> dict[str, Track]:
         """Modality -> track, of those that the encoder takes and the batch carries.

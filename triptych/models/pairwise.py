@@ -120,8 +120,8 @@ class PairwiseEncoder(Encoder):
             else:
                 self.towers[name] = TextTransformerTower(settings, words, config.width)
 
-    def encode(self, batch: Batch) -> Encoded:
-        """See Encoder.encode; there is no sequence."""
+    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
+        """See Encoder.encode; nothing is fused in any case."""
         given = self.tracks(batch)
         pooled = {name: self.tower(name)(track).pooled for name, track in given.items()}
         return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()})
