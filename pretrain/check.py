@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pretrain.build import build_task, choose_counts, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
 from pretrain.losses.vocabulary import flop_formulas
+from pretrain.objectives.objective import PretrainTask
 from pretrain.start import start_from, start_vectors
 from shards import plan
 from shards.index import ShardSet
@@ -51,9 +52,31 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
     if config.start_from is not None and words is not FAKE_WORDS:
         assert isinstance(task.encoder, Encoder)
         print(start_from(config.start_from, task.encoder).told(config.start_from))
-    batch = task.prepare(
-        fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=len(words))
-    )
+    activations, flops = _trial(task, config, len(words))
+    parameters = sum(p.numel() for p in task.parameters())
+    figures = {
+        "parameters": parameters,
+        "encoder_parameters": sum(p.numel() for p in task.encoder.parameters()),
+        "micro_batches": plan.num_micro_batches(stream.global_batch, stream.micro_batch, world),
+        "state_gib": _state_bytes(parameters, len(MOMENTS[config.optimizer.name]), config.engine.zero_stage, world)
+        / 2**30,
+        "activations_gib": activations / SAMPLE_CLIPS * stream.micro_batch / 2**30,
+        "petaflop_run": flops / SAMPLE_CLIPS * stream.global_batch * steps / 1e15,
+    }
+    if shard_set is not None:
+        clips = len(shard_set.split("train"))
+        plan.check_fits(clips, stream.global_batch, "train")
+        for line in task.check_data(shard_set):
+            print(line)
+        figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
+    _print(config, figures, world, words is FAKE_WORDS, told)
+    return figures
+
+
+def _trial(task: PretrainTask, config: PretrainConfig, num_words: int) -> tuple[int, int]:
+    """Bytes that a forward pass of SAMPLE_CLIPS made-up clips keeps for the backward pass, and FLOPs of both."""
+    clips = fake_batch(specs(config), num_clips=SAMPLE_CLIPS, num_words=SAMPLE_WORDS, vocabulary_size=num_words)
+    batch = task.prepare(clips)
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -70,25 +93,7 @@ def check(config: PretrainConfig, world: int) -> dict[str, float]:
             losses.append(pull_back(embedded, compared.gradients[0]))
         torch.stack(losses).sum().backward()
     weights = {p.untyped_storage().data_ptr() for p in task.parameters()}
-    parameters = sum(p.numel() for p in task.parameters())
-    activations = sum(size for place, size in saved.items() if place not in weights)
-    figures = {
-        "parameters": parameters,
-        "encoder_parameters": sum(p.numel() for p in task.encoder.parameters()),
-        "micro_batches": plan.num_micro_batches(stream.global_batch, stream.micro_batch, world),
-        "state_gib": _state_bytes(parameters, len(MOMENTS[config.optimizer.name]), config.engine.zero_stage, world)
-        / 2**30,
-        "activations_gib": activations / SAMPLE_CLIPS * stream.micro_batch / 2**30,
-        "petaflop_run": flops.get_total_flops() / SAMPLE_CLIPS * stream.global_batch * steps / 1e15,
-    }
-    if shard_set is not None:
-        clips = len(shard_set.split("train"))
-        plan.check_fits(clips, stream.global_batch, "train")
-        for line in task.check_data(shard_set):
-            print(line)
-        figures |= {"clips": clips, "epochs": steps * stream.global_batch / clips}
-    _print(config, figures, world, words is FAKE_WORDS, told)
-    return figures
+    return sum(size for place, size in saved.items() if place not in weights), flops.get_total_flops()
 
 
 def _state_bytes(parameters: int, moments: int, stage: int, world: int) -> float:
