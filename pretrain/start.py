@@ -22,8 +22,9 @@ from triptych.models.encoder import Encoder
 from triptych.models.load import HASHED, load
 from triptych.models.towers import WordInput, find_word_input
 
-FREE = ("dropout",)
-"""Settings that change no weight's meaning: they may be other ones than those of the encoder that a run starts from."""
+FREE = ("dropout", "train", "weights")
+"""Last names of settings that change no weight's meaning (the last two: whether a text encoder trains, and where a
+tower's first weights came from): they may be other ones than those of the encoder that a run starts from."""
 
 
 @dataclass(frozen=True, kw_only=True)

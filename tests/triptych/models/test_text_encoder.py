@@ -7,8 +7,8 @@ import torch
 from pretrain.masking import MaskConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import PretrainTask
-from triptych import optim
-from triptych.batch import Track, fake_batch
+from triptych import config, optim
+from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models import load as door
@@ -326,3 +326,17 @@ def test_a_run_over_it_is_resumed_to_the_last_bit_and_only_with_the_same_tokeniz
 
     shutil.rmtree(folder)
     assert "text" in door.load(run / "encoder").widths
+
+
+def test_the_pairwise_tower_is_the_mean_of_the_words_mapped(text_models, tmp_path):
+    system = {"pairwise": {"width": 6, "text": {"encoder": {"model": str(text_models / "bert")}}}}
+    torch.manual_seed(1)
+    encoder = door.build(config.load(door.SystemConfig, system), SPECS, WORDS).eval()
+    encoder.start()
+    batch = Batch(keys=("a", "b"), epochs=(0, 0), tracks={"text": track(("happy", "zoo"), ())})
+    pooled = encoder.encode(batch).pooled["text"]
+    expected = by_hand(text_models / "bert", ("happy", "zoo")).mean(dim=0)
+    torch.testing.assert_close(pooled[0], encoder.towers["text"].output(expected), rtol=0, atol=1e-5)
+    assert not pooled[1].any()  # no words
+    door.save_encoder(encoder, tmp_path / "encoder")
+    torch.testing.assert_close(door.load(tmp_path / "encoder").encode(batch).pooled["text"], pooled)
