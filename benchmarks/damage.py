@@ -11,7 +11,9 @@ store: with hashes written and checked (`validate_hash`), which it does when it 
 import hashlib
 import io
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tarfile
@@ -217,15 +219,18 @@ def digest(members: dict[str, bytes]) -> str:
 def read_peer(python: str, peer: str, folder: Path, workers: int) -> tuple[dict[str, str], str]:
     """As `read_ours`, of a peer in its own environment and process."""
     command = [python, str(PEER), peer, str(folder), str(workers)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PEER_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return {}, f"hung for {PEER_TIMEOUT_S} s"
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"found"')]
-    if done.returncode < 0:
-        return {}, f"process died of signal {-done.returncode}"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            out, errors = process.communicate(timeout=PEER_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its loader processes too, which would wait for ever
+            return {}, f"hung for {PEER_TIMEOUT_S} s"
+    lines = [line for line in out.splitlines() if line.startswith('{"found"')]
+    if process.returncode < 0:
+        return {}, f"process died of signal {-process.returncode}"
     if not lines:  # a mistake of ours, not the peer's answer
-        raise RuntimeError(done.stderr)
+        raise RuntimeError(errors)
     told = json.loads(lines[-1])
     return told["found"], told["error"]
 
