@@ -21,7 +21,9 @@ from pretrain.objectives.objective import Comparison, ObjectiveConfig
 from pretrain.windows import WindowsConfig, crop_batch, draw_windows, inside
 from triptych.batch import Batch
 from triptych.distributed import Distributed
+from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
+from triptych.models.tower import TowerOutput
 from triptych.task import Embeddings, Total
 
 NAME = "contrastive"
@@ -57,9 +59,10 @@ class HeadConfig:
     hidden: int = 1024
     width: int = 512
     segments: int = 1
-    """Equal parts of the pooled vector, side by side, each of which goes through the same head; their embeddings stand
-    side by side again. With the `segments` of the encoder's towers, similarity is a sum over parts of the clips, each
-    compared with its own: few clips then suffice to learn which sounds belong to which faces."""
+    """1: the head takes the tower's pooled vector, as in the paper. More: the clip is cut into so many equal parts, the
+    head takes the mean of the tower's sequence over each of them, and the results stand side by side. Similarity is
+    then a sum over parts, each compared with its own: a few hundred clips suffice to learn which sounds belong to which
+    faces, where one mean over a clip forgets the order (ours)."""
 
     def __post_init__(self) -> None:
         if min(self.hidden, self.width, self.segments) < 1:
@@ -148,7 +151,8 @@ class Contrastive(Comparison):
         self.prepare = _unchanged if windows is None else DrawWindows(windows, config.views, seed)
         pairs = [f"{m}{TO}{n}" for m, n in permutations(self.modalities, 2)]
         names = pairs if config.head.per == "pair" else self.modalities
-        self.heads = nn.ModuleDict({name: Head(encoder.widths[name.partition(TO)[0]], config.head) for name in names})
+        widths = encoder.widths if config.head.segments == 1 else encoder.sequence_widths
+        self.heads = nn.ModuleDict({name: _head(widths[name.partition(TO)[0]], config.head) for name in names})
         # one element, as DeepSpeed cannot broadcast a weight without a dimension
         self.log_temperature = nn.Parameter(
             torch.tensor([math.log(config.temperature.start)]), requires_grad=config.temperature.learn
@@ -166,9 +170,9 @@ class Contrastive(Comparison):
         views = [compared] if windows is None else [crop_batch(compared, view) for view in windows.unbind(dim=1)]
         columns: dict[str, list[Tensor]] = {name: [] for name in self.heads}
         for view in views:
-            pooled = encoder.encode(view, fuse=False).pooled
+            parts = {name: self._parts(output) for name, output in encoder.encode(view, fuse=False).towers.items()}
             for name, head in self.heads.items():
-                columns[name].append(head(pooled[name.partition(TO)[0]]).float())
+                columns[name].append(head(parts[name.partition(TO)[0]]).flatten(1).float())
         shared = {_LOG_TEMPERATURE: self.log_temperature[0]}
         if self.bias is not None:
             shared[_BIAS] = self.bias[0]
@@ -198,6 +202,13 @@ class Contrastive(Comparison):
             report["temperature"] = Total(temperature, 1)
         return Total(pairs.loss * int(there.sum()), int(there[own].sum())), report
 
+    def _parts(self, output: TowerOutput) -> Tensor:
+        """[B, segments, width] what the heads take."""
+        segments = self.config.head.segments
+        if segments == 1:
+            return output.pooled[:, None]
+        return segment_pool(output.sequence, output.mask, segments).unflatten(1, (segments, -1))
+
     def _present(self, batch: Batch) -> dict[str, Tensor]:
         """Modality -> [B] bool: the clips that have it, in every view."""
         windows = batch.targets.get(WINDOWS) if self.training else None
@@ -209,33 +220,9 @@ class Contrastive(Comparison):
         return {name: found.all(dim=0) for name, found in seen.items()}
 
 
-class Head(nn.Module):
-    """fc, ReLU, fc (Franceschini et al. 2022, section III-B), of each segment."""
-
-    def __init__(self, width: int, config: HeadConfig) -> None:
-        """Build it.
-
-        Args:
-            width: of the pooled vector.
-            config: settings.
-
-        Raises:
-            ValueError: it cannot be cut into so many segments.
-        """
-        super().__init__()
-        if width % config.segments:
-            raise ValueError(
-                f"objectives.{NAME}.head.segments: a pooled vector of {width} numbers has no {config.segments} equal "
-                "parts; take the `segments` of the encoder's towers"
-            )
-        self.segments = config.segments
-        self.layers = nn.Sequential(
-            nn.Linear(width // config.segments, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width)
-        )
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """[B, width] -> [B, D], D = segments * head.width."""
-        return self.layers(pooled.unflatten(1, (self.segments, -1))).flatten(1)
+def _head(width: int, config: HeadConfig) -> nn.Sequential:
+    """fc, ReLU, fc (Franceschini et al. 2022, section III-B)."""
+    return nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.width))
 
 
 def _key(name: str) -> str | tuple[str, str]:

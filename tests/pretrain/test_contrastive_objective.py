@@ -68,6 +68,16 @@ def test_a_head_for_each_modality_serves_all_its_pairs() -> None:
     assert {name: tuple(value.shape) for name, value in rows.items()} == {"audio": (5, 1, 8), "video": (5, 1, 8)}
 
 
+def test_segments_are_means_over_equal_parts_that_share_a_head() -> None:
+    task = make(head=replace(HEAD, per="modality", segments=3), modalities=("audio", "video"))
+    batch = fake_batch(SPECS, num_clips=2, num_words=6)
+    rows = task.embed(batch)["contrastive"].rows
+    assert rows["audio"].shape == (2, 1, 3 * 8)
+    sequence = task.encoder.encode(batch, fuse=False).towers["audio"].sequence[0]  # 36 steps: parts of 12
+    middle = task.objectives["contrastive"].heads["audio"](sequence[12:24].mean(dim=0))
+    torch.testing.assert_close(rows["audio"][0, 0, 8:16], middle, rtol=1e-4, atol=1e-5)
+
+
 def test_a_clip_without_a_panel_has_no_part_in_its_pairs_and_one_with_a_single_panel_in_none() -> None:
     task = make()
     batch = task.prepare(fake_batch(SPECS, num_clips=6, absent={"text": (0, 1), "audio": (1,)}))

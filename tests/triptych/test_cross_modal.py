@@ -51,14 +51,16 @@ def test_fused_sequence_has_the_anchors_length_and_any_subset_encodes(positions)
             torch.testing.assert_close(part.pooled[name], encoded.pooled[name])
 
 
-def test_towers_pool_by_segments_and_the_fused_output_by_its_mean():
-    batch, plain, parts = fake_batch(SPECS, absent={"audio": (1,)}), build(), build(segments=3)
-    expected, encoded = plain.encode(batch), parts.encode(batch)
-    assert dict(parts.widths) == {name: pooled.shape[1] for name, pooled in encoded.pooled.items()}
-    assert dict(parts.widths) == {"text": 48, "audio": 48, "video": 48, "fused": 16}
-    torch.testing.assert_close(encoded.pooled["fused"], expected.pooled["fused"])
-    text = encoded.pooled["text"].view(4, 3, 16)[0].mean(dim=0)  # six words: segments of two each
-    torch.testing.assert_close(text, expected.pooled["text"][0])
+def test_a_towers_sequence_is_what_its_pooled_vector_is_the_mean_of():
+    batch, encoder = fake_batch(SPECS, absent={"audio": (1,)}), build()
+    encoded = encoder.encode(batch)
+    assert dict(encoder.sequence_widths) == {name: out.sequence.shape[2] for name, out in encoded.towers.items()}
+    for name, output in encoded.towers.items():
+        torch.testing.assert_close(encoded.pooled[name][0], output.sequence[0][output.mask[0]].mean(dim=0))
+    towers = encoder.encode(batch, fuse=False)
+    assert not towers.fused
+    assert set(towers.pooled) == set(SPECS)
+    assert all(torch.equal(towers.pooled[name], encoded.pooled[name]) for name in SPECS)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ from triptych.models.blocks import (
     TransformerStack,
     mean_pool,
     position_vectors,
-    segment_pool,
 )
 from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.text_encoder import TextModel
+from triptych.models.tower import TowerOutput
 from triptych.models.towers import FrameInput, InputConfig, word_input
 
 
@@ -53,9 +53,6 @@ class CrossModalConfig:
     (ours; neither half works alone)."""
     fusion_weight: float = 0.33
     """w1 = w2 = w3 of Eq. 5."""
-    segments: int = 1
-    """Equal parts of a clip whose means stand side by side in a tower's pooled output; 1 is the mean over all of it.
-    The fused output is a plain mean."""
 
     def __post_init__(self) -> None:
         unknown = set(self.modalities) - set(MODALITIES)
@@ -65,8 +62,6 @@ class CrossModalConfig:
             raise ValueError(
                 f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}; there is also each"
             )
-        if self.segments < 1:
-            raise ValueError(f"segments: {self.segments}; expected 1 (the mean over the clip) or more")
 
 
 class CrossModalEncoder(Encoder):
@@ -98,8 +93,8 @@ class CrossModalEncoder(Encoder):
         self.inputs = {name: inputs[name] for name in MODALITIES if name in config.modalities}
         self.words = words
         self.anchors = tuple(self.inputs) if config.anchor == "each" else (config.anchor,)
-        tower_width = config.segments * config.transformer.width
-        self.widths = {**dict.fromkeys(self.inputs, tower_width), "fused": config.transformer.width}
+        self.widths = dict.fromkeys((*self.inputs, "fused"), config.transformer.width)
+        self.sequence_widths = dict.fromkeys(self.inputs, config.transformer.width)
         transformer, width = config.transformer, config.transformer.width
         self.input = nn.ModuleDict(
             {
@@ -132,7 +127,7 @@ class CrossModalEncoder(Encoder):
             name: self.towers[name](self.dropout(self.input[name](track) + positions[name]), track.mask)
             for name, track in given.items()
         }
-        pooled = {name: segment_pool(towers[name], track.mask, self.config.segments) for name, track in given.items()}
+        pooled = {name: mean_pool(towers[name], track.mask) for name, track in given.items()}
         present = {name: track.present for name, track in given.items()}
         fused = {
             anchor: Fused(
@@ -147,7 +142,11 @@ class CrossModalEncoder(Encoder):
             has_BM = torch.stack([present[anchor] for anchor in fused], dim=1)
             pools_BMD = torch.stack([mean_pool(one.sequence, one.mask) for one in fused.values()], dim=1)
             pooled["fused"], present["fused"] = mean_pool(pools_BMD, has_BM), has_BM.any(dim=1)
-        return Encoded(pooled=pooled, present=present, fused=fused)
+        outputs = {
+            name: TowerOutput(sequence=towers[name], mask=track.mask, pooled=pooled[name])
+            for name, track in given.items()
+        }
+        return Encoded(pooled=pooled, present=present, towers=outputs, fused=fused)
 
     def _fuse(
         self, anchor: str, towers: Mapping[str, Tensor], given: Mapping[str, Track], positions: Mapping[str, Tensor]

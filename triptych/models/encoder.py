@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
+from triptych.models.tower import TowerOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Encoded:
     Rows of clips that lack the modality are zeros."""
     present: Mapping[str, Tensor]
     """Name -> [B] bool: which rows of `pooled` are real."""
+    towers: Mapping[str, TowerOutput] = field(default_factory=dict)
+    """Modality -> its tower's sequence, before any fusion; what is padding is told by its mask."""
     fused: Mapping[str, Fused] = field(default_factory=dict)
     """Anchor -> its fused sequence, of those of `Encoder.anchors` that the batch carries."""
 
@@ -60,6 +63,8 @@ class Encoder(nn.Module):
     """Vocabulary: word of id `i + 1`; id 0 is any other word."""
     widths: Mapping[str, int]
     """Name in `Encoded.pooled` -> D."""
+    sequence_widths: Mapping[str, int]
+    """Modality -> width of its sequence in `Encoded.towers`."""
     anchors: tuple[str, ...]
     """Modalities whose steps a fused sequence may have; a clip has a fused output where it has one of them. Empty where
     the system does not fuse."""

@@ -120,11 +120,17 @@ class PairwiseEncoder(Encoder):
             else:
                 self.towers[name] = TextTransformerTower(settings, words, config.width)
 
+    @property
+    def sequence_widths(self) -> Mapping[str, int]:  # type: ignore[override]
+        """See Encoder."""
+        return {name: self.tower(name).sequence_width for name in self.inputs}
+
     def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
         """See Encoder.encode; nothing is fused in any case."""
         given = self.tracks(batch)
-        pooled = {name: self.tower(name)(track).pooled for name, track in given.items()}
-        return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()})
+        outputs = {name: self.tower(name)(track) for name, track in given.items()}
+        pooled = {name: output.pooled for name, output in outputs.items()}
+        return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()}, towers=outputs)
 
     def tower(self, modality: str) -> Tower:
         """The tower of a modality in `inputs`."""

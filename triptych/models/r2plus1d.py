@@ -97,7 +97,7 @@ class R2Plus1DTower(Tower):
             )
         from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18  # takes a second to import
 
-        self.width = width
+        self.width, self.sequence_width = width, WIDTH
         self.config = config
         self.trunk = r2plus1d_18()
         self.trunk.fc = nn.Identity()

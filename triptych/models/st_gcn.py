@@ -95,7 +95,7 @@ class StGcnTower(Tower):
                 f"st_gcn: takes 68 points of two coordinates, [68, 2], as of landmarks or fan_landmarks; {spec.name} "
                 f"has {list(spec.shape)} a step"
             )
-        self.width = width
+        self.width, self.sequence_width = width, config.channels[-1]
         self.register_buffer("adjacency", normalised_adjacency(), persistent=False)
         channels = (NUM_AXES, *config.channels)
         self.blocks = nn.ModuleList(_Block(before, after, config) for before, after in pairwise(channels))

@@ -101,7 +101,7 @@ class TcnTower(Tower):
             width: of the pooled output.
         """
         super().__init__()
-        self.width = width
+        self.width, self.sequence_width = width, config.bottleneck
         self.mean, self.std = spec.mean, spec.std
         self.activation_checkpointing = False
         bands = prod(spec.shape)

@@ -32,6 +32,8 @@ class Tower(nn.Module):
 
     width: int
     """Of `TowerOutput.pooled`."""
+    sequence_width: int
+    """D, of `TowerOutput.sequence`."""
 
     @abstractmethod
     def forward(self, track: Track) -> TowerOutput: ...

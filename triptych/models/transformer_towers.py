@@ -16,7 +16,6 @@ from triptych.models.blocks import (
     TransformerStack,
     mean_pool,
     position_vectors,
-    segment_pool,
 )
 from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
 from triptych.models.tower import Tower, TowerOutput
@@ -44,13 +43,6 @@ class FrameTowerConfig:
     input: FrameInputConfig = field(default_factory=FrameInputConfig)
     positions: Positions = "index"
     """index: the step's number. seconds: the middle of its time span."""
-    segments: int = 1
-    """Equal parts of a clip whose means stand side by side before the last linear layer; 1 is the mean over all of it.
-    A mean over the clip tells nothing of the order: with 6 parts, sound finds its face about twice as often on GRID."""
-
-    def __post_init__(self) -> None:
-        if self.segments < 1:
-            raise ValueError(f"segments: {self.segments}; expected 1 (the mean over the clip) or more")
 
 
 class TextTransformerTower(Tower):
@@ -76,7 +68,7 @@ class TextTransformerTower(Tower):
             raise ValueError(
                 "text: the vocabulary is empty; leave the text tower out, or write shards with transcripts"
             )
-        self.width = width
+        self.width, self.sequence_width = width, config.width
         self.positions = config.positions
         self.input = WordInput(len(words), None, InputConfig(word_width=config.width))
         self.dropout = nn.Dropout(config.dropout)
@@ -109,8 +101,8 @@ class TextEncoderTower(Tower):
             UserError: the model cannot be used.
         """
         super().__init__()
-        self.width = width
         self.encoder = TextEncoder(config, words, text_model)
+        self.width, self.sequence_width = width, self.encoder.width
         self.output = nn.Linear(self.encoder.width, width)
 
     def forward(self, track: Track) -> TowerOutput:
@@ -120,7 +112,7 @@ class TextEncoderTower(Tower):
 
 
 class FrameTower(Tower):
-    """Frames -> input stage -> transformer -> means over segments of time -> linear layer."""
+    """Frames -> input stage -> transformer -> mean over time -> linear layer."""
 
     def __init__(self, config: FrameTowerConfig, spec: FeatureSpec, width: int) -> None:
         """Build it.
@@ -131,19 +123,19 @@ class FrameTower(Tower):
             width: of the pooled output.
         """
         super().__init__()
-        self.width = width
+        self.width, self.sequence_width = width, config.transformer.width
         self.config = config
         self.input = FrameInput(spec, config.transformer.width, config.input)
         self.dropout = nn.Dropout(config.transformer.dropout)
         self.layers = TransformerStack(config.transformer)
-        self.output = nn.Linear(config.segments * config.transformer.width, width)
+        self.output = nn.Linear(config.transformer.width, width)
 
     def forward(self, track: Track) -> TowerOutput:
         """See Tower: the sequence has a step a frame."""
         x = self.input(track)
         x = x + position_vectors(track, self.config.positions, x.shape[-1]).to(x.dtype)
         x = self.layers(self.dropout(x), track.mask)
-        return _output(x, track, self.output(segment_pool(x, track.mask, self.config.segments)))
+        return _output(x, track, self.output(mean_pool(x, track.mask)))
 
 
 def _output(x_BTD: Tensor, track: Track, pooled: Tensor) -> TowerOutput:

@@ -29,7 +29,6 @@ LIGHT = {
         "transformer": SMALL,
         "input": {"frame_hidden": 8, "convolution": 3, "normalize": True},
         "positions": "seconds",
-        "segments": 3,
     }
 }
 SYSTEMS = {
@@ -187,7 +186,6 @@ def test_the_papers_text_tower_has_the_size_of_torchs():
         ({}, "give a tower to one or more of text, audio, video"),
         ({"audio": {}}, "give exactly one of tcn, frames; given: none"),
         ({"audio": {**TCN, **LIGHT}}, "given: tcn, frames"),
-        ({"video": {"frames": {"segments": 0}}}, "segments: 0"),
         ({"audio": {"tcn": {"kernel": 4}}}, "must be odd"),
     ],
 )
