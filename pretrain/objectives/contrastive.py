@@ -58,8 +58,9 @@ class HeadConfig:
     width: int = 512
     segments: int = 1
     """Equal parts of the pooled vector, side by side, each of which goes through the same head; their embeddings stand
-    side by side again. With the `segments` of the encoder's towers, similarity is a sum over parts of the clips, each
-    compared with its own: few clips then suffice to learn which sounds belong to which faces."""
+    side by side again. With the `segments` of encoder.cross_modal, similarity is a sum over parts of the clips, each
+    compared with its own: few clips then suffice to learn which sounds belong to which faces. The towers of
+    encoder.pairwise mix their segments in a last layer: leave it at 1 there."""
 
     def __post_init__(self) -> None:
         if min(self.hidden, self.width, self.segments) < 1:
@@ -226,7 +227,7 @@ class Head(nn.Module):
         if width % config.segments:
             raise ValueError(
                 f"objectives.{NAME}.head.segments: a pooled vector of {width} numbers has no {config.segments} equal "
-                "parts; take the `segments` of the encoder's towers"
+                "parts; take that of encoder.cross_modal.segments, or 1"
             )
         self.segments = config.segments
         self.layers = nn.Sequential(
