@@ -36,8 +36,8 @@ PLACES = {"colour": 1, "preposition": 2, "letter": 3, "digit": 4}
 NUM_WORDS = 6
 SHOWN = ("audio", "video")
 """Never text: it is what is asked for."""
-C_GRID = (0.0001, 0.001, 0.01, 0.1)
-"""Inverse L2 strengths; low, as a clip has more numbers than the training split has clips."""
+C_GRID = (0.001, 0.01, 0.1, 1.0, 10.0)
+"""Inverse L2 strengths, those of linear_probe."""
 BATCH = 32
 
 Table = Mapping[str, list[float]]
