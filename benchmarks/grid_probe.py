@@ -6,8 +6,9 @@ ENCODER: a run's encoder/ folder; several are seeds of one run. SHARDS: GRID cli
 and test. A sentence of GRID is command, colour, preposition, letter, digit, adverb: `bin blue at f two now`. Four words
 are the labels. The towers of sound and face get nothing but sound and face, and are not fused.
 
-Every probe is a logistic regression on a clip's pooled vectors, standardised on the training split; its strength is
-chosen on valid, and the test split is scored once. Encoder number i stands against untrained towers of seed i. With
+Every probe is a logistic regression on the means of a tower's sequence over six equal parts of the clip, side by side
+(a mean over all of it forgets the order), standardised on the training split; its strength is chosen on valid, and the
+test split is scored once. Encoder number i stands against untrained towers of seed i. With
 several encoders: mean [95 % interval of the mean, Student's t].
 """
 
@@ -27,6 +28,7 @@ from shards.index import ShardSet
 from shards.read import EvalLoader
 from shards.record import SPLITS, ClipRecord
 from triptych.config import UserError, run_command
+from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
 from triptych.scores import Classes, accuracy, mean_interval
@@ -76,9 +78,10 @@ def read(shard_set: ShardSet, split: str, encoders: Mapping[str, Encoder]) -> Sp
         for batch in loader.batches():
             keys += batch.keys
             for name, encoder in encoders.items():
-                pooled = encoder.encode(batch, fuse=False).pooled
+                towers = encoder.encode(batch, fuse=False).towers
                 for modality, parts in rows[name].items():
-                    parts.append(pooled[modality].float())
+                    tower = towers[modality]
+                    parts.append(segment_pool(tower.sequence, tower.mask, NUM_WORDS).float())
     whole = np.array([len(sentences[key]) == NUM_WORDS for key in keys])
     if not whole.any():
         raise UserError(
