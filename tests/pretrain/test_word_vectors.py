@@ -23,7 +23,9 @@ def configured(*overrides: str) -> PretrainConfig:
     small = ["transformer.width=8", "transformer.layers=1", "transformer.heads=2", "input.frame_hidden=4"]
     settings = [f"encoder.cross_modal.{setting}" for setting in (*small, "modalities=[text]")]
     file = config.find("demo", "pretrain")
-    return config.load(PretrainConfig, file, [*settings, "stream.features.audio=null", *overrides])
+    return config.load(
+        PretrainConfig, file, [*settings, "objectives.contrastive=null", "stream.features.audio=null", *overrides]
+    )
 
 
 def start(task: PretrainTask, settings: PretrainConfig, counts: dict[str, int]) -> str:
