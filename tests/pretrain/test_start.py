@@ -122,7 +122,9 @@ def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, 
     assert f"weak_labels: half: {len(keys)} of " in first.stderr
     logged = demo.logged(tmp_path / "first")
     assert {"loss/masked_lm", "loss/weak_labels", "accuracy_half/weak_labels"} <= logged[0].keys()
-    assert logged[0]["loss"] == pytest.approx(logged[0]["loss/masked_lm"] + 0.1 * logged[0]["loss/weak_labels"])
+    assert logged[0]["loss"] == pytest.approx(
+        logged[0]["loss/masked_lm"] + 0.3 * logged[0]["loss/contrastive"] + logged[0]["loss/weak_labels"]
+    )
 
     old = tmp_path / "first" / "run" / "encoder"
     second = [*settings, f"start_from={old}", f"stream.vocabulary={words}", "optimizer.lr=1e-9"]
