@@ -28,13 +28,13 @@ demo: .venv/installed
 	python -m triptych.report runs/demo/pretrain runs/demo/probe runs/demo/finetune out=runs/demo/report title="Triptych demo"
 
 # Everything that this machine can run, Slurm and several processes included; what it cannot run is counted as skipped.
-# Tests that start processes of their own come one after the other, the others side by side.
+# Tests of several ranks or of Slurm come one after the other, the others side by side.
 test: export OMP_NUM_THREADS := 1
 test: .venv/installed
-	python -m pytest -n auto --maxprocesses 8 -m "not slow and not dist and not slurm and not soak"
-	python -m pytest -m "(slow or dist or slurm) and not soak"
+	python -m pytest -n auto --maxprocesses 8 -m "not dist and not slurm and not soak"
+	python -m pytest -m "(dist or slurm) and not soak"
 
-# About a minute.
+# About a minute and a half.
 fast: export OMP_NUM_THREADS := 1
 fast: .venv/installed
 	python -m pytest -n auto --maxprocesses 8 -m "not slow and not dist and not slurm and not soak"
