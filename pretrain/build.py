@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import AnyObjective, PretrainTask
-from pretrain.start import word_input
+from pretrain.start import word_table
 from shards.features.config import build as build_features
 from shards.features.words import WORDS
 from shards.index import ShardSet
@@ -62,5 +62,5 @@ def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
             except ValueError as error:
                 raise UserError(str(error)) from None
     if config.word_vectors is not None:
-        word_input(encoder).vectors.requires_grad_(config.word_vectors.train)
+        word_table(encoder).vectors.requires_grad_(config.word_vectors.train)
     return PretrainTask(encoder, objectives)

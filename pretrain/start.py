@@ -97,7 +97,7 @@ def start_vectors(file: str, encoder: Encoder, counts: Mapping[str, int]) -> str
     Raises:
         UserError: a file that cannot be read, has another width, or none of the words.
     """
-    words = word_input(encoder)
+    words = word_table(encoder)
     loaded = glove.load(Path(file), encoder.words)
     width, given = words.vectors.embedding_dim, loaded.matrix.shape[1]
     if given != width:
@@ -113,7 +113,7 @@ def start_vectors(file: str, encoder: Encoder, counts: Mapping[str, int]) -> str
     return f"word vectors of {file}: {loaded.told(counts)}"
 
 
-def word_input(encoder: Encoder) -> WordInput:
+def word_table(encoder: Encoder) -> WordInput:
     """What `word_vectors` gives its vectors to.
 
     Raises:

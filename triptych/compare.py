@@ -99,14 +99,10 @@ def compare(task: Task, embedded: Sequence[Embedded], scale: Mapping[str, float]
 def pull_back(embedded: Embedded, gradients: Embedded) -> Tensor:
     """A number whose gradient is that of the comparison: the sum of embeddings times their gradients."""
     parts = [
-        (value * given).sum()
+        (values[name] * given).sum()
         for objective, own in embedded.items()
-        for values, wanted in (
-            (own.rows, gradients[objective].rows),
-            (own.shared, gradients[objective].shared),
-        )
+        for values, wanted in ((own.rows, gradients[objective].rows), (own.shared, gradients[objective].shared))
         for name, given in wanted.items()
-        for value in [values[name]]
     ]
     return torch.stack(parts).sum()
 
