@@ -33,6 +33,17 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """The part of a longer recording that is one clip: decoded from there and encoded anew, never copied packets."""
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    """None is the recording's end; a recording may end before."""
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom as shares of the picture: one of two people in a frame. None is all of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RawClip:
     """One clip as a corpus finds it, before anything was opened."""
 
@@ -44,11 +55,20 @@ class RawClip:
     audio: Path | None = None
     attachments: dict[str, Path] = field(default_factory=dict)
     """Extension -> further file that goes into the sample unchanged ("landmarks.csv", ...); features may read it."""
+    cut: Cut | None = None
+    """Which part of `video` and `audio` the clip is; None is all, stored as the files are."""
+    duration_s: float | None = None
+    """Of a clip without media, whose labels and words alone are wanted; not given where there is a file."""
+    unusable: str | None = None
+    """Why the clip cannot be used, known without opening it: a file that the corpus' lists name is not there, or is
+    known to be wrong. It is quarantined with this reason."""
     words: tuple[Word, ...] | None = None
     """None where no transcript knows the clip; () where the transcript says that nothing was spoken."""
     source: dict[str, str] = field(default_factory=dict)
     """Properties of the clip (video id, utterance, language, ...); split rules and `keep` read them."""
     labels: dict[str, Any] = field(default_factory=dict)
+    """Name -> class (str), number (float), or series: {"rate_hz": 10.0, "values": [...]}, the first value at the clip's
+    start. See `triptych.labels`."""
 
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):

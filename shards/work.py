@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from shards.record import RawClip, ShardInfo, Word
+from shards.record import Cut, RawClip, ShardInfo, Word
 from shards.summary import Tally
 from triptych.config import UserError
 from triptych.files import sync, write_atomically
@@ -335,6 +335,8 @@ def _line(clip: RawClip) -> str:
     for name in ("video", "audio"):
         values[name] = _absolute(values[name])
     values["attachments"] = {extension: _absolute(path) for extension, path in clip.attachments.items()}
+    if clip.cut is not None:
+        values["cut"] = asdict(clip.cut)
     if clip.words is not None:
         values["words"] = [[word.text, word.start_s, word.end_s, word.confidence] for word in clip.words]
     return json.dumps(values) + "\n"
@@ -345,6 +347,9 @@ def _clip(line: str) -> RawClip:
     for name in ("video", "audio"):
         values[name] = None if values[name] is None else Path(values[name])
     values["attachments"] = {extension: Path(path) for extension, path in values["attachments"].items()}
+    if values["cut"] is not None:
+        cut = values["cut"]
+        values["cut"] = Cut(**{**cut, "box": None if cut["box"] is None else tuple(cut["box"])})
     if values["words"] is not None:
         values["words"] = tuple(Word(*word) for word in values["words"])
     return RawClip(**values)
