@@ -14,6 +14,10 @@ COMMANDS = {
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),
     "vocabulary": ("FOLDER ...", "one vocabulary for one or several shard sets: what it covers; out=FILE writes it"),
     "overlap": ("SHARDS", "videos that a pretraining and an evaluation corpus share, and a list to leave them out"),
+    "look_alike": (
+        "CORPUS",
+        "made-up files in the layout of a licensed corpus, in out=FOLDER: try it without the licence",
+    ),
     "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;

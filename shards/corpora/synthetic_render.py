@@ -194,7 +194,7 @@ def write_media(
     """Write an mp4 (H.264) and an m4a (AAC), or both streams into the mp4.
 
     Args:
-        frames: [F, P, P, 3] RGB.
+        frames: [F, P, Q, 3] RGB, even numbers of pixels.
         samples: [S] in -1 to 1.
         video: the mp4 to write.
         audio: the m4a to write; None puts the sound into the mp4.
@@ -203,7 +203,7 @@ def write_media(
     """
     with av.open(str(video), "w", format="mp4") as container:
         picture = container.add_stream("libx264", rate=FPS)
-        picture.width = picture.height = frames.shape[1]
+        picture.height, picture.width = frames.shape[1:3]
         picture.pix_fmt = "yuv420p"
         picture.time_base = Fraction(1, FPS)
         quality = {"qp": "20", "g": "1"} if independent else {"crf": "20"}
