@@ -37,6 +37,8 @@ class StepResult:
     """Weighted sum of `losses`."""
     losses: dict[str, float]
     """Objective -> mean over the items of the whole optimizer step; one without items is missing."""
+    weights: dict[str, float]
+    """Objective -> its weight in this step."""
     report: dict[str, float]
     grad_norm: float
     """L2 norm of the whole gradient before clipping."""
@@ -105,6 +107,7 @@ class Engine(ABC):
         return StepResult(
             loss=sum(weights[name] * value for name, value in losses.items()),
             losses=losses,
+            weights=weights,
             report=means(sums, "report"),
             grad_norm=grad_norm,
             lr=lr,

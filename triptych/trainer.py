@@ -256,6 +256,7 @@ def _figures(result: StepResult, time_s: float, waited_s: float) -> dict[str, fl
     return {
         "loss": result.loss,
         **{f"loss/{name}": value for name, value in result.losses.items()},
+        **({f"weight/{name}": value for name, value in result.weights.items()} if len(result.weights) > 1 else {}),
         **result.report,
         "lr": result.lr,
         "grad_norm": result.grad_norm,

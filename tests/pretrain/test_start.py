@@ -122,6 +122,8 @@ def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, 
     assert f"weak_labels: half: {len(keys)} of " in first.stderr
     logged = demo.logged(tmp_path / "first")
     assert {"loss/masked_lm", "loss/weak_labels", "accuracy_half/weak_labels"} <= logged[0].keys()
+    weights = {name: logged[0][f"weight/{name}"] for name in ("masked_lm", "contrastive", "weak_labels")}
+    assert weights == {"masked_lm": 1.0, "contrastive": 0.3, "weak_labels": 1.0}
     assert logged[0]["loss"] == pytest.approx(
         logged[0]["loss/masked_lm"] + 0.3 * logged[0]["loss/contrastive"] + logged[0]["loss/weak_labels"]
     )
