@@ -1,13 +1,14 @@
 """Opens one clip completely: what is not proven readable here never gets into a shard. Runs in a child process."""
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
 from shards.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.features.config import FeaturesConfig, build
+from shards.record import RawClip
 from shards.store import StoreConfig, as_frames
 
 _SAMPLE_RATE_HZ = 16000
@@ -16,12 +17,18 @@ _PROOF_RATE_HZ = 25.0
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The files of one clip."""
+    """What is opened of one clip; see RawClip."""
 
     key: str
     video: Path | None
     audio: Path | None
     attachments: dict[str, Path] = field(default_factory=dict)
+    duration_s: float | None = None
+
+    @classmethod
+    def of(cls, clip: RawClip) -> "Job":
+        """Without words and labels, which no child process needs."""
+        return cls(**{field.name: getattr(clip, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,7 @@ class Opened:
     members: dict[str, bytes]
     """Extension -> bytes: the media files, unchanged or as `shards.store` says, and `<feature>.npy`."""
     duration_s: float
-    """Of the longer of sound and picture; the picture to within one frame."""
+    """Of the longer of sound and picture, the picture to within one frame; that of the corpus where there is none."""
     has_audio: bool
     has_video: bool
 
@@ -40,7 +47,7 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     """Read, bring into the form that is stored, decode that and compute from it: what a run will read and compute.
 
     Raises:
-        DecodeError: a file cannot be read, is damaged, or the clip has neither sound nor picture.
+        DecodeError: a file cannot be read, is damaged, or there is neither sound nor picture in the clip's files.
     """
     media = {path.suffix[1:].lower(): read_file(path) for path in (job.video, job.audio) if path is not None}
     media |= {extension: read_file(path) for extension, path in job.attachments.items()}
@@ -55,9 +62,10 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     if frames is None or (feature and feature.spec.optional):
         rate_hz = _PROOF_RATE_HZ
         frames = None if video_bytes is None else decode_video(video_bytes, rate_hz)
-    if samples is None and frames is None:
+    if samples is None and frames is None and job.duration_s is None:
         raise DecodeError("neither sound nor picture")
     seconds = [
+        job.duration_s or 0.0,
         0.0 if samples is None else len(samples) / _SAMPLE_RATE_HZ,
         0.0 if frames is None else len(frames) / rate_hz,
     ]

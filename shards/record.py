@@ -11,6 +11,7 @@ is a folder:
     train-000000.index.json       ShardIndex: where each member lies, with its CRC-32
 """
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,6 +76,14 @@ class RawClip:
             raise ValueError(
                 f"key {self.key!r}: only letters, digits, '_', '-' and '/' (a dot splits a WebDataset key)"
             )
+        has_media = self.video is not None or self.audio is not None
+        if self.duration_s is None:
+            if not has_media and self.unusable is None:
+                raise ValueError(f"clip {self.key}: has neither media nor duration_s")
+        elif has_media:
+            raise ValueError(f"clip {self.key}: has both media and duration_s, which is of clips without any")
+        elif not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise ValueError(f"clip {self.key}: duration_s {self.duration_s}; expected more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)

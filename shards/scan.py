@@ -3,6 +3,7 @@ can change it. No torch."""
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,41 @@ def select(
         there = ", ".join(f"{reason} ({count})" for reason, count in counted.items())
         raise UserError(f"nothing is left of {len(clips)} clips; change keep, exclude or min_confidence: {there}")
     return kept, counted
+
+
+def set_aside(clips: Sequence[RawClip]) -> tuple[list[RawClip], dict[str, str]]:
+    """The clips that can be opened, and key -> reason of those that the corpus calls unusable.
+
+    Raises:
+        UserError: all of them are.
+    """
+    unusable = {clip.key: clip.unusable for clip in clips if clip.unusable is not None}
+    if len(unusable) == len(clips):
+        raise UserError(f"every one of {len(clips)} clips is unusable. {_first(unusable)}")
+    return [clip for clip in clips if clip.unusable is None], unusable
+
+
+def too_many_unusable(unusable: Mapping[str, str], num_clips: int, share: float) -> str | None:
+    """What to tell where the corpus calls too many clips unusable, else None.
+
+    Args:
+        unusable: key -> reason.
+        num_clips: the others.
+        share: of all these that may be unusable.
+    """
+    total = len(unusable) + num_clips
+    if len(unusable) <= share * total:
+        return None
+    needed = math.ceil(1000 * len(unusable) / total) / 1000
+    return (
+        f"{len(unusable)} of {total} clips are unusable, more than max_quarantined_share ({share:g}). "
+        f"{_first(unusable)}. check=true lists more. Put right what is missing, or go on without these clips: "
+        f"max_quarantined_share={needed:g}"
+    )
+
+
+def _first(unusable: Mapping[str, str]) -> str:
+    return "First: " + "; ".join(f"{key}: {reason}" for key, reason in list(unusable.items())[:3])
 
 
 def _check_filters(

@@ -134,7 +134,7 @@ def transcribe(config: TranscribeConfig) -> Counts:
             of other settings, or in use by the same part; more undecodable clips than `max_failed_share`.
     """
     name, corpus = chosen(config.corpus)
-    clips = list(corpus.clips())
+    clips = [clip for clip in corpus.clips() if clip.unusable is None]
     chunks = [clips[at : at + config.clips_per_chunk] for at in range(0, len(clips), config.clips_per_chunk)]
     from shards.asr.load import load as load_model  # torch and transformers, seconds: not for a mistake in the config
 

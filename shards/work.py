@@ -53,7 +53,8 @@ class Plan:
     found: int
     filtered: dict[str, int]
     quarantined: dict[str, str] = field(default_factory=dict)
-    """Before: of the shard set that the clips come from."""
+    """Before anything is opened: what the corpus calls unusable, or the quarantine of the shard set that the clips come
+    from."""
     created_by: list[str] = field(default_factory=list)
     """What wrote that set."""
     shards: list[PlannedShard]

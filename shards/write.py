@@ -31,13 +31,14 @@ from shards.merge import merge
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
 from shards.record import ClipRecord, Manifest, RawClip
-from shards.scan import assign, check_unique, read_exclude, select
+from shards.scan import assign, check_unique, read_exclude, select, set_aside, too_many_unusable
 from shards.split import SplitConfig
 from shards.store import StoreConfig
 from shards.work import Plan, PlannedShard, Work, leaves, part_of
-from triptych.config import chosen, dump, find, load, to_dict
+from triptych.config import UserError, chosen, dump, find, load, to_dict
 
 _MEASURED_CLIPS = 200
+_SHOWN_UNUSABLE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class WriteConfig:
     timeout_s: float = 60.0
     """For one clip; the first one of a child also loads what its features need."""
     max_quarantined_share: float = 0.01
-    """More unreadable clips than this share stop the writing: then something else is wrong than a few files."""
+    """More unreadable clips than this share stop the writing: then something else is wrong than a few files. More that
+    the corpus itself calls unusable (a file that its lists name is not there) stop it before anything is opened."""
     part: str | None = None
     """i/n: write the i-th of n shares of the shards, and leave the rest and the merge to others."""
     check: bool = False
@@ -90,7 +92,7 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
     config = load(WriteConfig, find(target, "shards"), overrides)
     if config.check:
         plan = prepare(config)
-        _print_plan(Work(Path(config.out)), plan)
+        _print_plan(config, Work(Path(config.out)), plan)
     elif config.part:
         write_part(config)
     else:
@@ -144,7 +146,7 @@ def _samples(
         for shard, file in shards:
             for clip in work.clips(shard, file):
                 opening.append((clip, shard.split))
-                yield Job(key=clip.key, video=clip.video, audio=clip.audio, attachments=clip.attachments)
+                yield Job.of(clip)
 
     with closing(pool.run(jobs())) as results:
         for _, opened in results:
@@ -173,10 +175,17 @@ def prepare(config: WriteConfig) -> Plan:
 
     Raises:
         UserError: the folder already holds a shard set or the plan of another config, or cannot be written; nothing
-            or contradictions in the corpus.
+            or contradictions in the corpus; unless `config.check`, more unusable clips than `max_quarantined_share`.
     """
     identity, work = _identity(config), Work(Path(config.out))
-    return work.prepare(identity, lambda: _scan(config, identity, work))
+    plan = work.prepare(identity, lambda: _scan(config, identity, work))
+    if not config.check and (told := _too_many(config, plan)):
+        raise UserError(f"{told}. ({work.folder} keeps what was found: remove it to look again)")
+    return plan
+
+
+def _too_many(config: WriteConfig, plan: Plan) -> str | None:
+    return too_many_unusable(plan.quarantined, plan.num_clips, config.max_quarantined_share)
 
 
 def _identity(config: WriteConfig) -> dict[str, Any]:
@@ -198,6 +207,7 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
         check_unique(found)
         exclude = None if config.exclude is None else read_exclude(Path(config.exclude))
         kept, filtered = select(found, keep=config.keep, exclude=exclude, min_confidence=config.min_confidence)
+        kept, unusable = set_aside(kept)
         assigned = list(assign(kept, config.split, config.samples_per_shard))
         plan = Plan(
             identity=identity,
@@ -207,13 +217,16 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
             max_quarantined_share=config.max_quarantined_share,
             found=len(found),
             filtered=filtered,
+            quarantined=unusable,
             shards=[PlannedShard(name=name, split=split, num_clips=len(clips)) for name, split, clips in assigned],
         )
+        if not config.check and (told := _too_many(config, plan)):
+            raise UserError(told)  # nothing is kept: with the files put right, the next scan finds them
         again = dump(replace(config, part=None, check=False, retry=False))
         work.save(plan, ((name, clips) for name, _, clips in assigned), again)
 
 
-def _print_plan(work: Work, plan: Plan) -> None:
+def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:
     """What there is to write, and how large it will be about."""
     console = Console()
     done = sum(work.is_done(shard) for shard in plan.shards)
@@ -226,11 +239,18 @@ def _print_plan(work: Work, plan: Plan) -> None:
         sizes = [shard.num_clips for shard in plan.shards if shard.split == split]
         table.add_row(split, str(sum(sizes)), str(len(sizes)))
     console.print(table)
-    console.print(f"found {plan.found} = to write {plan.num_clips} + filtered {sum(plan.filtered.values())}")
+    account = f"found {plan.found} = to write {plan.num_clips} + filtered {sum(plan.filtered.values())}"
+    console.print(f"{account} + unusable {len(plan.quarantined)}")
     for reason, count in plan.filtered.items():
         console.print(f"  filtered: {count} with {reason}", markup=False)
+    for key, reason in list(plan.quarantined.items())[:_SHOWN_UNUSABLE]:
+        console.print(f"  unusable: {key}: {reason}", soft_wrap=True, markup=False)
+    if len(plan.quarantined) > _SHOWN_UNUSABLE:
+        console.print(f"  all of them: quarantined in {work.folder / 'plan.json'}", soft_wrap=True, markup=False)
+    if too_many := _too_many(config, plan):
+        console.print(f"the writing will stop: {too_many}", soft_wrap=True, markup=False)
     mean, measured = _mean_bytes(work, plan)
-    console.print(f"media files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
+    console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
     console.print(f"write all: {work.command(plan)}", soft_wrap=True, markup=False)
     console.print(f"or a share of it: {work.command(plan)} part=i/n", soft_wrap=True, markup=False)
 

@@ -36,7 +36,7 @@ def decoded_chunks(
     chunks: Sequence[Sequence[RawClip]], pool: ChildPool[Job, np.ndarray | None]
 ) -> Generator[list[Sound], None, None]:
     """The sounds of each chunk's clips; while the caller uses one chunk, the next one is decoded."""
-    jobs = (Job(key=clip.key, video=clip.video, audio=clip.audio) for chunk in chunks for clip in chunk)
+    jobs = (Job.of(clip) for chunk in chunks for clip in chunk)
     with closing(pool.run(jobs)) as results, ThreadPoolExecutor(1) as thread:
 
         def take(chunk: Sequence[RawClip]) -> list[Sound]:

@@ -12,7 +12,8 @@ from triptych.config import UserError
 def clip(number: int, *confidences: float | None) -> RawClip:
     words = tuple(Word("word", i, i + 1, confidence) for i, confidence in enumerate(confidences))
     source = {"video": f"v{number // 2}", "set": "dev"}
-    return RawClip(key=f"s{number % 5}/{number}", speaker=f"s{number % 5}", words=words, source=source)
+    speaker = f"s{number % 5}"
+    return RawClip(key=f"{speaker}/{number}", speaker=speaker, duration_s=1.0, words=words, source=source)
 
 
 def test_each_clip_is_kept_or_counted_under_its_first_reason() -> None:

@@ -13,6 +13,7 @@ def corpus(num_speakers: int = 40, clips_each: int = 5, num_sentences: int = 30)
         RawClip(
             key=f"s{speaker}/{clip}",
             speaker=f"s{speaker}",
+            duration_s=3.0,
             words=tuple(
                 Word(text, i, i + 1)
                 for i, text in enumerate(["Say", f"w{(speaker + 7 * clip) % num_sentences}", f"c{clip}"])
@@ -71,7 +72,7 @@ def test_too_few_groups_are_refused_with_the_number() -> None:
 
 
 def test_clips_without_the_property_stand_alone() -> None:
-    silent = [RawClip(key=f"silent-{i}", speaker="s") for i in range(50)]
+    silent = [RawClip(key=f"silent-{i}", speaker="s", duration_s=1.0) for i in range(50)]
 
     splits = draw([*corpus(), *silent], SplitConfig(by="transcript_prefix:2"))
 

@@ -7,7 +7,7 @@ from shards.corpora.beside import attach_files, mirrored
 from shards.record import RawClip
 from triptych.config import UserError
 
-CLIPS = [RawClip(key=f"id1/v1/0000{number}", speaker="id1") for number in range(4)]
+CLIPS = [RawClip(key=f"id1/v1/0000{number}", speaker="id1", duration_s=1.0) for number in range(4)]
 
 
 def touch(root: Path, *names: str) -> None:

@@ -14,7 +14,7 @@ from shards.transcripts.kaldi_ctm import read as read_ctm
 from triptych.config import UserError
 
 KEYS = ("id1/v1/00001", "id1/v1/00002", "id2/v2/00001")
-CLIPS = [RawClip(key=key, speaker=key.split("/")[0], source={"set": "dev"}) for key in KEYS]
+CLIPS = [RawClip(key=key, speaker=key.split("/")[0], duration_s=1.0, source={"set": "dev"}) for key in KEYS]
 
 
 def whisper(words: tuple[Word, ...]) -> str:
