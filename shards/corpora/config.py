@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from shards.corpora.mosei import MoseiConfig
+from shards.corpora.mosi import MosiConfig
 from shards.corpora.ravdess import RavdessConfig
 from shards.corpora.synthetic import SyntheticConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
@@ -29,6 +31,8 @@ class CorpusConfig:
 
     voxceleb2: VoxCeleb2Config | None = None
     ravdess: RavdessConfig | None = None
+    mosei: MoseiConfig | None = None
+    mosi: MosiConfig | None = None
     synthetic: SyntheticConfig | None = None
 
     def __post_init__(self) -> None:
