@@ -58,7 +58,7 @@ class Segment:
     @property
     def duration_s(self) -> float:
         """Of the clip, where the recording is long enough."""
-        return max(0.0, self.end_s - self.clip_start_s)
+        return max(0.0, round(self.end_s - self.clip_start_s, 6))
 
 
 def read(path: Path, columns: Sequence[Column]) -> list[Segment]:
@@ -87,7 +87,9 @@ def read(path: Path, columns: Sequence[Column]) -> list[Segment]:
             )
         if not np.isfinite(found.features).all():
             raise UserError(f"{path}: {video} has a label that is no number")
-        for (start_s, end_s), values in zip(found.intervals.tolist(), found.features[:, order].tolist(), strict=True):
+        for (start_s, end_s), values in zip(
+            found.intervals.round(6).tolist(), found.features[:, order].tolist(), strict=True
+        ):
             rows.append((video, start_s, end_s, tuple(values)))
     segments = _named(sorted(rows), columns)
     if outside := [segment for segment in segments if segment.unusable]:

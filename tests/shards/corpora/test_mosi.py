@@ -1,0 +1,84 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from shards.corpora.look_alikes.mosi import MOODS
+from shards.corpora.mosi import MosiConfig
+from shards.corpora.synthetic_script import script
+from shards.look_alike import make
+from shards.record import RawClip
+from triptych.config import UserError
+
+
+@pytest.fixture(scope="session")
+def mosi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("look_alike") / "mosi"
+    make("mosi", folder)
+    return folder
+
+
+def clips_of(root: Path, **settings: object) -> list[RawClip]:
+    given = {"folds": "cmu_mosi_std_folds.py"} | settings
+    return list(MosiConfig(root=str(root), **given).clips())  # type: ignore[arg-type]
+
+
+def test_an_interval_with_two_labels_is_two_clips(mosi: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = clips_of(mosi, words="CMU_MOSI_TimestampedWords.csd")
+    assert len({clip.key for clip in clips}) == len(clips) == 22
+
+    twins = [clip for clip in clips if clip.key.startswith("lookAlike-1/0002720_")]
+
+    assert [clip.labels["sentiment"] for clip in twins] == [-1.0, 0.0]
+    assert twins[1].key == f"{twins[0].key}_2"
+    assert twins[0].words == twins[1].words
+    assert "1 intervals have several labels, all are kept" in caplog.text
+
+
+def test_transcripts_lines_are_found_through_the_times_of_their_numbers(mosi: Path) -> None:
+    clips = clips_of(mosi)
+
+    for video in ("lookAlike03", "lookAlike05"):
+        there = sorted(
+            (clip for clip in clips if clip.speaker == video), key=lambda clip: float(clip.source["start_s"])
+        )
+        for number, (clip, mood) in enumerate(zip(there, MOODS[video], strict=True)):
+            drawn = script(0, f"{video}/{number}", "labelled", mood)
+            assert [word.text.lower().rstrip(".") for word in clip.words or ()] == [word.text for word in drawn.words]
+    twins = [clip for clip in clips if clip.key.startswith("lookAlike-1/0002720_")]
+    assert "Once" in {clip.words[0].text for clip in twins if clip.words}  # each has a line of its own
+
+
+def test_transcripts_without_their_table_are_refused(mosi: Path, tmp_path: Path) -> None:
+    for name in ("CMU_MOSI_Opinion_Labels.csd", "cmu_mosi_std_folds.py"):
+        (tmp_path / name).symlink_to(mosi / name)
+    (tmp_path / "Raw").mkdir()
+    (tmp_path / "Raw" / "Transcript").symlink_to(mosi / "Raw" / "Transcript")
+
+    with pytest.raises(UserError, match=r"OpinionLevelSentiment\.csv: cannot be read"):
+        clips_of(tmp_path, media=False)
+
+
+def test_a_segment_of_no_length_cannot_be_cut(mosi: Path) -> None:
+    empty = [clip for clip in clips_of(mosi) if clip.unusable]
+    assert [clip.unusable for clip in empty] == ["the segment is empty: 5.16 to 5.16 s"]
+
+    (clip,) = (clip for clip in clips_of(mosi, media=False) if clip.key == empty[0].key)
+    assert clip.unusable is None
+    assert clip.duration_s == 0.0
+
+
+@pytest.mark.real
+def test_the_real_labels_have_the_published_counts(real_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = clips_of(real_data / "mosi", folds="standard_folds.json", media=False)
+
+    assert len({clip.key for clip in clips}) == len(clips) == 2199
+    assert len({clip.source["video"] for clip in clips}) == 93
+    assert Counter(clip.source["split"] for clip in clips) == {"train": 1284, "valid": 229, "test": 686}
+    sentiments = [clip.labels["sentiment"] for clip in clips]
+    assert min(sentiments) == -3.0
+    assert max(sentiments) == 3.0
+    assert "published" not in caplog.text
+    assert "2 intervals have several labels" in caplog.text
+    (first,) = (clip for clip in clips if clip.key == "c5xsKMxpXnc/0001868_0005081")
+    assert first.labels == {"sentiment": -0.75}
