@@ -18,6 +18,10 @@ COMMANDS = {
         "CORPUS",
         "made-up files in the layout of a licensed corpus, in out=FOLDER: try it without the licence",
     ),
+    "convert_pickle": (
+        "FILE",
+        "pickled features of MMSA or MulT -> csv and npy files in out=FOLDER, running nothing in it",
+    ),
     "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shards.corpora import folds
+from shards.corpora import converted, folds
+from shards.corpora.beside import given_or_below
 from shards.corpora.segment_words import ALIGNED, SPREAD, Line, Spoken, spread_lines, timed
 from shards.corpora.segments import Column, Published, Segment, read, tell_counts
 from shards.record import Cut, RawClip
@@ -42,6 +43,9 @@ class SegmentsConfig:
     root. It becomes `source.split`; without it, clips have none."""
     media: bool = True
     """Cut the clips from the recordings; false gives labels and words only."""
+    converted: str | None = None
+    """Folder that `python -m shards convert_pickle` made of MMSA's or MulT's features, as given or relative to the root:
+    clips, labels, text, splits and arrays are taken from there, and nothing else is read."""
 
 
 def segment_clips(config: SegmentsConfig, labels: str, layout: Layout) -> Iterator[RawClip]:
@@ -53,6 +57,9 @@ def segment_clips(config: SegmentsConfig, labels: str, layout: Layout) -> Iterat
         UserError: labels, words or folds that cannot be read, or no recording at all.
     """
     root = Path(config.root)
+    if config.converted is not None:
+        yield from converted.clips(given_or_below(config.converted, root), layout.columns)
+        return
     raw = root / "Raw" if (root / "Raw").is_dir() else root
     segments = read(_file(labels, root, "labels"), layout.columns)
     splits = folds.read(_file(config.folds, root, "folds")) if config.folds is not None else {}
