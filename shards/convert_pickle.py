@@ -1,11 +1,11 @@
 """`python -m shards convert_pickle FILE.pkl out=FOLDER`: MMSA's and MulT's pickled features without the pickle.
 
 The `.pkl` files of CMU-MOSEI and CMU-MOSI that go from hand to hand (MulT's mosei_senti_data.pkl, MMSA's
-unaligned_50.pkl, ...) are programs: to load one is to run it. This reads the numbers, texts and arrays out of one, without
-running anything it names, and writes what any program can read:
+unaligned_50.pkl, ...) are programs: to load one is to run it. This reads the numbers, texts and arrays out of one,
+without running anything it names, and writes what any program can read:
 
-    FOLDER/segments.csv               split, video, clip, start_s, end_s, text, sentiment [, happy, sad, ...], one row a segment
-    FOLDER/arrays/train-000012/vision.npy     its row of each array, and audio, text, text_bert
+    FOLDER/segments.csv      a row a segment: split, arrays, video, clip, start_s, end_s, text, audio_lengths, sentiment, ...
+    FOLDER/arrays/train-000012/vision.npy    its row of each array: text, text_bert, audio, vision, as they are there
 
 Then `python -m shards write mosei corpus.mosei.converted=FOLDER corpus.mosei.root=FOLDER out=SHARDS` makes shards of it
 (or mosi): each sample has the arrays as given_vision.npy, ...
@@ -35,6 +35,8 @@ from triptych.config import UserError, load
 from triptych.files import write_atomically
 
 ARRAYS = ("text", "text_bert", "audio", "vision")
+LENGTHS = ("audio_lengths", "vision_lengths")
+"""How many steps of an array are no padding; MMSA tells them, MulT does not."""
 LABELS = ("regression_labels", "labels")
 """Of MMSA, of MulT."""
 _ID = re.compile(r"(.+?)(?:\$_\$(\d+)|\[(\d+)\])")
@@ -100,18 +102,22 @@ def convert(source: Path, out: Path, max_bytes: int) -> dict[str, int]:
     return {split: sum(row["split"] == split for row in rows) for split in splits}
 
 
-_FIELDS = ("split", "arrays", "video", "clip", "start_s", "end_s", "text", *(column.name for column in COLUMNS))
+_FIELDS = ("split", "arrays", "video", "clip", "start_s", "end_s", "text", *LENGTHS)
+_FIELDS += tuple(column.name for column in COLUMNS)
 
 
 def _splits(content: Any, source: Path) -> dict[str, Mapping[str, Any]]:
-    found = {split: content.get(split) for split in SPLITS} if isinstance(content, dict) else {}
-    if not found or not all(isinstance(values, dict) for values in found.values()):
+    found: dict[str, Mapping[str, Any]] = {}
+    for split in SPLITS if isinstance(content, dict) else ():
+        if isinstance(content.get(split), dict):
+            found[split] = content[split]
+    if len(found) < len(SPLITS):
         raise UserError(f"{source}: expected a dict of {', '.join(SPLITS)}, as MMSA and MulT write it")
     for split, values in found.items():
         if "id" not in values:
             raise UserError(
-                f"{source}: {split} has no ids, as IEMOCAP's file of MulT: its rows belong to no utterance that could be "
-                "named, and cannot be joined with anything. Use the corpus itself"
+                f"{source}: {split} has no ids, as MulT's file of IEMOCAP: its rows belong to no utterance that could "
+                "be named, and cannot be joined with anything. Use the corpus itself"
             )
     return found
 
@@ -123,13 +129,14 @@ def _rows(split: str, values: Mapping[str, Any], folder: Path, source: Path) -> 
     if name is None:
         raise UserError(f"{source}: {split} has neither {' nor '.join(LABELS)}")
     labels = _labels(values[name], len(ids), f"{source}: {name} of {split}")
-    arrays = {key: _values(values[key]) for key in ARRAYS if isinstance(values.get(key), safe_pickle.Stored)}
+    arrays = {key: values[key].values for key in ARRAYS if isinstance(values.get(key), safe_pickle.Stored)}
     texts = _list(values["raw_text"]) if "raw_text" in values else [None] * len(ids)
-    for key, array in {**arrays, "raw_text": texts}.items():
-        if len(array) != len(ids) or (key in arrays and array.dtype.kind not in "fiub"):
-            raise UserError(
-                f"{source}: {key} of {split} does not have one row of numbers or text for each of {len(ids)} ids"
-            )
+    if wrong := [key for key, array in arrays.items() if array.dtype.kind not in "fiub" or len(array) != len(ids)]:
+        raise UserError(f"{source}: {wrong[0]} of {split} has not a row of numbers for each of the {len(ids)} ids")
+    lengths = {key: _list(values[key]) for key in LENGTHS if key in values}
+    for key, there in {**lengths, "raw_text": texts}.items():
+        if len(there) != len(ids):
+            raise UserError(f"{source}: {key} of {split} has {len(there)} rows for {len(ids)} ids")
     console = Console(stderr=True)
     for number in track(range(len(ids)), split, console=console, disable=not console.is_terminal):
         row: dict[str, Any] = {"split": split, "arrays": f"{split}-{number:06d}"}
@@ -137,15 +144,11 @@ def _rows(split: str, values: Mapping[str, Any], folder: Path, source: Path) -> 
         if texts[number] is not None:
             row["text"] = " ".join(str(texts[number]).split())
         row |= {column.name: float(value) for column, value in zip(COLUMNS, labels[number])}
-        there = folder / row["arrays"]
-        there.mkdir()
+        row |= {key: counts[number] for key, counts in lengths.items()}
+        (folder / row["arrays"]).mkdir()
         for key, array in arrays.items():
-            np.save(there / f"{key}.npy", np.ascontiguousarray(array[number]), allow_pickle=False)
+            np.save(folder / row["arrays"] / f"{key}.npy", np.ascontiguousarray(array[number]), allow_pickle=False)
         yield row
-
-
-def _values(value: Any) -> NDArray[Any]:
-    return value.values if isinstance(value, safe_pickle.Stored) else np.asarray(value)
 
 
 def _list(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from shards.corpora.segments import Column
@@ -19,25 +20,24 @@ WORD_S = 0.4
 
 
 def clips(folder: Path, columns: Sequence[Column]) -> Iterator[RawClip]:
-    """All rows as clips, in their order. Keys are <video>/<start>_<end> in milliseconds, or <video>/clip-<clip>.
+    """All rows as clips, by key: <video>/<start>_<end> in milliseconds as of the labels themselves, or
+    <video>/clip-<clip>.
 
     Raises:
         UserError: the folder is not what the command makes.
     """
     path = folder / "segments.csv"
-    seen = Counter[str]()
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                clip = _clip(row, folder, columns)
-                seen[clip.key] += 1
-                if seen[clip.key] > 1:
-                    raise ValueError(f"{clip.key} comes twice")
-                yield clip
+            found = [_clip(row, folder, columns) for row in csv.DictReader(file)]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; make it with convert_pickle") from None
     except (KeyError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not as convert_pickle writes it: {error}") from None
+    seen = Counter[str]()
+    for clip in sorted(found, key=lambda clip: (clip.key, list(clip.labels.values()))):
+        seen[clip.key] += 1
+        yield clip if seen[clip.key] == 1 else replace(clip, key=f"{clip.key}_{seen[clip.key]}")
 
 
 def _clip(row: dict[str, str], folder: Path, columns: Sequence[Column]) -> RawClip:

@@ -37,7 +37,7 @@ def load(path: Path, max_bytes: int) -> Any:
         with path.open("rb") as file:
             for place, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 # the memo is allocated up to the index that is named: more than there are values is an attack
-                if opcode.name in _MEMO_OPCODES and int(argument) > place + 1:
+                if opcode.name in _MEMO_OPCODES and int(str(argument)) > place + 1:
                     raise pickle.UnpicklingError(f"memo entry {argument} after {place} steps")
             file.seek(0)
             return _Unpickler(file, encoding="latin1").load()

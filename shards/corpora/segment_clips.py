@@ -44,8 +44,8 @@ class SegmentsConfig:
     media: bool = True
     """Cut the clips from the recordings; false gives labels and words only."""
     converted: str | None = None
-    """Folder that `python -m shards convert_pickle` made of MMSA's or MulT's features, as given or relative to the root:
-    clips, labels, text, splits and arrays are taken from there, and nothing else is read."""
+    """Folder that `python -m shards convert_pickle` made of MMSA's or MulT's features, as given or relative to the
+    root: clips, labels, text, splits and arrays are taken from there, and nothing else is read."""
 
 
 def segment_clips(config: SegmentsConfig, labels: str, layout: Layout) -> Iterator[RawClip]:
