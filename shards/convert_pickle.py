@@ -4,7 +4,7 @@ The `.pkl` files of CMU-MOSEI and CMU-MOSI that go from hand to hand (MulT's mos
 unaligned_50.pkl, ...) are programs: to load one is to run it. This reads the numbers, texts and arrays out of one,
 without running anything it names, and writes what any program can read:
 
-    FOLDER/segments.csv      a row a segment: split, arrays, video, clip, start_s, end_s, text, audio_lengths, sentiment, ...
+    FOLDER/segments.csv      a row a segment: split, arrays, video, clip, start_s, end_s, text, lengths, sentiment, ...
     FOLDER/arrays/train-000012/vision.npy    its row of each array: text, text_bert, audio, vision, as they are there
 
 Then `python -m shards write mosei corpus.mosei.converted=FOLDER corpus.mosei.root=FOLDER out=SHARDS` makes shards of it
@@ -102,8 +102,10 @@ def convert(source: Path, out: Path, max_bytes: int) -> dict[str, int]:
     return {split: sum(row["split"] == split for row in rows) for split in splits}
 
 
-_FIELDS = ("split", "arrays", "video", "clip", "start_s", "end_s", "text", *LENGTHS)
-_FIELDS += tuple(column.name for column in COLUMNS)
+_FIELDS = (
+    *("split", "arrays", "video", "clip", "start_s", "end_s", "text", *LENGTHS),
+    *(column.name for column in COLUMNS),
+)
 
 
 def _splits(content: Any, source: Path) -> dict[str, Mapping[str, Any]]:

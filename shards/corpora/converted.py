@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shards.corpora.segments import Column
+from shards.corpora.segments import INSTANT_S, Column
 from shards.record import SPLITS, RawClip
 from shards.transcripts.spread import spread
 from triptych.config import UserError
@@ -52,10 +52,10 @@ def _clip(row: dict[str, str], folder: Path, columns: Sequence[Column]) -> RawCl
         start_s, end_s = float(row["start_s"]), float(row["end_s"])
         key = f"{video}/{round(1000 * start_s):07d}_{round(1000 * end_s):07d}"
         source |= {"start_s": f"{start_s:.3f}", "end_s": f"{end_s:.3f}"}
-        duration_s, word_times = max(0.0, end_s - max(0.0, start_s)), "spread"
+        duration_s, word_times = max(INSTANT_S, end_s - max(0.0, start_s)), "spread"
     else:
         key, source["clip"] = f"{video}/clip-{row['clip']}", row["clip"]
-        duration_s, word_times = WORD_S * len((text or "").split()), "guessed"
+        duration_s, word_times = WORD_S * max(1, len((text or "").split())), "guessed"
     if text is not None:
         source["word_times"] = word_times
     return RawClip(

@@ -9,7 +9,7 @@ from pathlib import Path
 from shards.corpora import converted, folds
 from shards.corpora.beside import given_or_below
 from shards.corpora.segment_words import ALIGNED, SPREAD, Line, Spoken, spread_lines, timed
-from shards.corpora.segments import Column, Published, Segment, read, tell_counts
+from shards.corpora.segments import INSTANT_S, Column, Published, Segment, read, tell_counts
 from shards.record import Cut, RawClip
 from triptych.config import UserError
 
@@ -78,7 +78,7 @@ def segment_clips(config: SegmentsConfig, labels: str, layout: Layout) -> Iterat
         clip = RawClip(
             key=segment.key,
             speaker=segment.video,
-            duration_s=None if config.media else segment.duration_s,
+            duration_s=None if config.media else max(segment.duration_s, INSTANT_S),
             words=words,
             source=source,
             labels=dict(segment.labels),

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 TOLERANCE_S = 0.05
 """Between the times that two files give one segment: they are the same numbers, rounded or as float32."""
+INSTANT_S = 0.001
+"""Of a segment without length whose labels alone are wanted: published counts have it, and a record has a length."""
 
 _VIDEO = re.compile(r"[A-Za-z0-9_-]+")
 
