@@ -78,7 +78,7 @@ def segment_clips(config: SegmentsConfig, labels: str, layout: Layout) -> Iterat
         clip = RawClip(
             key=segment.key,
             speaker=segment.video,
-            duration_s=None if config.media else max(segment.duration_s, INSTANT_S),
+            duration_s=max(segment.duration_s, INSTANT_S),
             words=words,
             source=source,
             labels=dict(segment.labels),
@@ -138,7 +138,8 @@ class _Recordings:
             return replace(clip, unusable=f"{self.videos.name}/{segment.video}.mp4 is missing")
         if segment.duration_s <= 0:
             return replace(clip, unusable=f"the segment is empty: {segment.start_s:g} to {segment.end_s:g} s")
-        return replace(clip, video=video, audio=audio, cut=Cut(start_s=segment.clip_start_s, end_s=segment.end_s))
+        cut = Cut(start_s=segment.clip_start_s, end_s=segment.end_s)
+        return replace(clip, video=video, audio=audio, cut=cut, duration_s=None)
 
 
 def _tell_missing(count: Mapping[str, int], files: Mapping[str, Path | None], what: str) -> None:

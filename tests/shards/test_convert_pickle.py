@@ -1,4 +1,5 @@
 import csv
+import io
 import os
 import pickle
 from pathlib import Path
@@ -9,8 +10,12 @@ import pytest
 
 from shards.__main__ import main
 from shards.convert_pickle import convert
+from shards.corpora.config import CorpusConfig
 from shards.corpora.mosei import COLUMNS, MoseiConfig
 from shards.corpora.mosi import MosiConfig
+from shards.index import ShardSet
+from shards.split import SplitConfig
+from shards.write import WriteConfig, write
 from triptych.config import UserError
 
 LIMIT = 10**7
@@ -154,3 +159,17 @@ def test_a_changed_folder_is_told(tmp_path: Path) -> None:
         list(MosiConfig(root=str(tmp_path), converted="out").clips())
     with pytest.raises(UserError, match="make it with convert_pickle"):
         list(MosiConfig(root=str(tmp_path), converted="none").clips())
+
+
+def test_converted_arrays_go_into_the_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(mmsa())
+    convert(tmp_path / "a.pkl", tmp_path / "converted", LIMIT)
+    corpus = CorpusConfig(mosei=MoseiConfig(root=str(tmp_path), converted="converted"))
+    split = SplitConfig(by="video", train=0.5, valid=0.25, test=0.25)
+
+    manifest = write(WriteConfig(corpus=corpus, out=str(tmp_path / "out"), split=split, workers=1))
+
+    assert (manifest.found, manifest.written) == (4, 4)
+    train = ShardSet(str(tmp_path / "out")).split("train")
+    content = train.read(0, ("json", "given_text_bert.npy"))
+    assert np.load(io.BytesIO(content["given_text_bert.npy"])).shape == (3, 50)

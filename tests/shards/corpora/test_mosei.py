@@ -6,12 +6,17 @@ import h5py
 import numpy as np
 import pytest
 
+from shards.corpora.config import CorpusConfig
 from shards.corpora.look_alikes.mosei import MOODS
 from shards.corpora.look_alikes.segments import write_csd
 from shards.corpora.mosei import COLUMNS, MoseiConfig
 from shards.corpora.synthetic_script import script
+from shards.index import ShardSet
 from shards.look_alike import make
-from shards.record import Cut, RawClip
+from shards.read import EvalLoader
+from shards.record import ClipRecord, Cut, RawClip
+from shards.split import SplitConfig
+from shards.write import WriteConfig, write
 from triptych.config import UserError
 
 NAMES = [column.name for column in COLUMNS]
@@ -203,3 +208,31 @@ def test_files_of_something_else_are_refused(mosei: Path, tmp_path: Path) -> Non
     labels_only(tmp_path, {"stranger": [(0.0, 1.0, 1.0)]})
     with pytest.raises(UserError, match="no words for any segment"):
         clips_of(tmp_path, folds=None, media=False, words=str(mosei / "CMU_MOSEI_TimestampedWords.csd"))
+
+
+def test_labels_and_words_go_through_shards_into_batches(mosei: Path, tmp_path: Path) -> None:
+    corpus = MoseiConfig(
+        root=str(mosei), folds="cmu_mosei_std_folds.py", words="CMU_MOSEI_TimestampedWords.csd", media=False
+    )
+    out = tmp_path / "out"
+    split = SplitConfig(by="video", train=0.5, valid=0.25, test=0.25)
+
+    manifest = write(WriteConfig(corpus=CorpusConfig(mosei=corpus), out=str(out), split=split, workers=1))
+
+    assert (manifest.found, manifest.written, manifest.quarantined) == (29, 29, {})
+    given = {clip.key: clip for clip in corpus.clips()}
+    shard_set, seen = ShardSet(str(out)), []
+    for name in ("train", "valid", "test"):
+        shards = shard_set.split(name)
+        for sample_id in range(len(shards)):
+            record = ClipRecord.from_json(json.loads(shards.read(sample_id, ("json",))["json"]))
+            clip = given[record.key]
+            assert (record.labels, record.words, record.source) == (clip.labels, clip.words, clip.source)
+            assert (record.has_audio, record.has_video) == (False, False)
+        vocabulary = shard_set.vocabulary()
+        loader = EvalLoader(shard_set, {}, vocabulary=vocabulary, batch_size=4, rank=0, world=1, split=name)
+        for batch in loader.batches():
+            seen += batch.keys
+            lengths = batch.tracks["text"].mask.sum(1).tolist()
+            assert lengths == [len(given[key].words or ()) for key in batch.keys]
+    assert sorted(seen) == sorted(given)
