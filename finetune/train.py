@@ -77,7 +77,8 @@ def run(config: FinetuneConfig) -> int:
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
     encoder, shard_set = untrained(config.encoder, 0), ShardSet(config.shards, config.cache)
-    suits = check_suits(shard_set, _inputs(config, encoder), encoder.words, protocol.label)
+    asked = {protocol.label: protocol.corpus_classes}
+    suits = check_suits(shard_set, _inputs(config, encoder), encoder.words, asked)
     setting = _Setting(config, protocol, shard_set, launch.init(), suits)
     try:
         if setting.distributed.is_main and "absent" in suits:

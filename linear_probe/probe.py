@@ -61,7 +61,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         _pooled(config, name, encoder)
         for inputs in config.inputs:
             _modalities(inputs, name, encoder)
-    suits = {name: _check_suits(config, shard_set, encoder, protocol.label) for name, encoder in encoders.items()}
+    suits = {name: _check_suits(config, shard_set, encoder, protocol) for name, encoder in encoders.items()}
     systems: list[evaluation.System] = []
     compared: list[tuple[str, str]] = []
     splits: dict[str, evaluation.Split] = {}
@@ -167,8 +167,8 @@ def _shown(config: ProbeConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
     return {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
 
 
-def _check_suits(config: ProbeConfig, shard_set: ShardSet, encoder: Encoder, label: str) -> dict[str, str]:
-    told = check_suits(shard_set, _shown(config, encoder), encoder.words, label)
+def _check_suits(config: ProbeConfig, shard_set: ShardSet, encoder: Encoder, protocol: Protocol) -> dict[str, str]:
+    told = check_suits(shard_set, _shown(config, encoder), encoder.words, {protocol.label: protocol.corpus_classes})
     if "absent" in told:
         LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.location, told["absent"])
     return told

@@ -26,9 +26,10 @@ from shards.headers import header_problems
 from shards.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
 from shards.storage import Folder
-from shards.summary import Tally, without
+from shards.summary import Tally, all_labels, without
 from shards.words import Vocabulary
 from triptych.config import UserError
+from triptych.labels import form_of
 from triptych.modalities import FeatureSpec
 
 CHECKS = {
@@ -224,6 +225,8 @@ def _check_sample(
         return None
     try:
         record = ClipRecord.from_json(json.loads(members["json"]))
+        for value in record.labels.values():
+            form_of(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found.add("records", info.name, f"{key}: its JSON is no record ({error})")
         return None
@@ -289,18 +292,25 @@ def _check_splits(manifest: Manifest, keys: Counter[str], groups: Mapping[str, s
 
 
 def _check_totals(manifest: Manifest, tallies: Mapping[str, Tally], found: Found) -> None:
-    counts, labels = Counter[str](), dict[str, Counter[str]]()
+    counts = Counter[str]()
     for tally in tallies.values():
         counts.update(tally.counts())
-        for label, classes in tally.labels.items():
-            labels.setdefault(label, Counter()).update(classes)
     counts.update(without(found.lacking))
     for name, number in manifest.counts.items():
         if counts[name] != number:
             found.add("totals", MANIFEST, f"{name}: {number}, the clips have {counts[name]}")
-    if manifest.labels != labels:
-        seen = {label: dict(classes) for label, classes in labels.items()}
-        found.add("totals", MANIFEST, f"labels: {manifest.labels}, the clips have {seen}")
+    labels = all_labels(tallies.values()).to_json()
+    if manifest.labels != labels["classes"]:
+        found.add("totals", MANIFEST, f"labels: {manifest.labels}, the clips have {labels['classes']}")
+    for name in sorted(manifest.numbers.keys() ^ labels["numbers"].keys()):
+        where = "the manifest" if name in manifest.numbers else "the clips"
+        found.add("totals", MANIFEST, f"numbers: {name} is in {where} only")
+    for name in sorted(manifest.numbers.keys() & labels["numbers"].keys()):
+        listed, seen = manifest.numbers[name], labels["numbers"][name]
+        if differing := [figure for figure in seen if listed.get(figure) != seen[figure]]:
+            figure = differing[0]
+            what = f"numbers: {name}: {figure} {listed.get(figure)}, the clips have {seen[figure]}"
+            found.add("totals", MANIFEST, what)
 
 
 def _check_durations(folder: Path, tallies: Mapping[str, Tally], found: Found) -> None:

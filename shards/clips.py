@@ -20,6 +20,7 @@ from shards.word_errors import WordErrors
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
+from triptych.labels import LabelSpec
 from triptych.modalities import FeatureSpec
 
 
@@ -43,7 +44,7 @@ class Clips(Dataset[Batch]):
         split: "train", "valid" or "test".
         features: modality -> feature wanted.
         vocabulary: gives the words their ids; None leaves text out.
-        labels: label name -> classes.
+        labels: label name -> what to deliver, see Batch.labels.
         word_errors: put into the words before they get their ids.
         prepare: draws masks and targets, see triptych.task.Prepare.
         keep_damaged: whether a clip that cannot be read stays in its batch without any modality, told of in
@@ -60,7 +61,7 @@ class Clips(Dataset[Batch]):
         *,
         features: Mapping[str, Feature],
         vocabulary: Vocabulary | None,
-        labels: Mapping[str, tuple[str, ...]],
+        labels: Mapping[str, LabelSpec],
         prepare: Callable[[Batch], Batch] | None,
         keep_damaged: bool = False,
         word_errors: WordErrors | None = None,
@@ -99,8 +100,8 @@ class Clips(Dataset[Batch]):
         """Read one batch.
 
         Raises:
-            UserError: an unknown class, or, unless they are kept, a DamagedShard or a DamagedClip; the message names
-                the clip.
+            UserError: an unknown class, a label of another form than asked for, or, unless they are kept, a
+                DamagedShard or a DamagedClip; the message names the clip.
         """
         samples, damaged = [], []
         for sample_id, epoch in zip(wanted.ids, wanted.epochs, strict=True):

@@ -3,9 +3,11 @@
 Legend: B clips, T steps of the longest clip.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from shards.record import ClipRecord, Word
 from shards.words import Vocabulary
 from triptych.batch import UNLABELLED, Batch, Track
 from triptych.config import UserError
+from triptych.labels import LabelSpec, Number, Series, form_asked, form_of
 from triptych.modalities import FeatureSpec
 
 
@@ -64,27 +67,23 @@ def cut(steps: Steps, spec: FeatureSpec) -> Steps:
     return Steps(steps.values[: spec.max_length], steps.times[: spec.max_length])
 
 
-def collate(
-    samples: Sequence[Sample], specs: Mapping[str, FeatureSpec], labels: Mapping[str, tuple[str, ...]]
-) -> Batch:
+def collate(samples: Sequence[Sample], specs: Mapping[str, FeatureSpec], labels: Mapping[str, LabelSpec]) -> Batch:
     """Pad clips to the longest one.
 
     Args:
         samples: B clips.
         specs: modality -> feature, for every track that the batch is to carry; a clip without it gets an all-False row.
-        labels: label name -> classes; where a clip has no such label but such a property (`source`: the speaker's
-            gender), that is taken; a clip with neither gets UNLABELLED.
+        labels: label name -> what to deliver, see Batch.labels. Where a clip has no such class but such a property
+            (`source`: the speaker's gender), that is taken.
 
     Raises:
-        UserError: a clip's label is none of the classes.
+        UserError: a clip's label is none of the classes, or of another form or rate than is asked for.
     """
     return Batch(
         keys=tuple(sample.record.key for sample in samples),
         epochs=tuple(sample.epoch for sample in samples),
         tracks={name: _track([sample.steps.get(name) for sample in samples], spec) for name, spec in specs.items()},
-        labels={
-            name: _classes([sample.record for sample in samples], name, classes) for name, classes in labels.items()
-        },
+        labels={name: _label([sample.record for sample in samples], name, spec) for name, spec in labels.items()},
         num_cut=sum(sample.cut for sample in samples),
     )
 
@@ -105,14 +104,35 @@ def _track(clips: Sequence[Steps | None], spec: FeatureSpec) -> Track:
     return Track(values=batched, mask=torch.from_numpy(mask), times=torch.from_numpy(times))
 
 
-def _classes(records: Sequence[ClipRecord], name: str, classes: tuple[str, ...]) -> Tensor:
-    found = []
-    for record in records:
-        value = record.labels.get(name, record.source.get(name))
-        if value is not None and value not in classes:
-            raise UserError(
-                f"clip {record.key}: {name} is {value!r}, which is none of {', '.join(classes)}; add it to the "
-                "classes, or leave the clip out when writing the shards"
-            )
-        found.append(UNLABELLED if value is None else classes.index(value))
-    return torch.tensor(found, dtype=torch.int64)
+def _label(records: Sequence[ClipRecord], name: str, spec: LabelSpec) -> Tensor:
+    values = [_value(record, name, spec) for record in records]
+    if isinstance(spec, Series):
+        clips = [[] if value is None else value["values"] for value in values]
+        longest = max(1, *map(len, clips))  # a score needs a step to run on, also where no clip has the label
+        rows = np.full((len(clips), longest), np.nan, dtype=np.float32)
+        for row, steps in zip(rows, clips, strict=True):
+            row[: len(steps)] = steps
+        return torch.from_numpy(rows)
+    if isinstance(spec, Number):
+        return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
+    return torch.tensor([UNLABELLED if value is None else spec.index(value) for value in values], dtype=torch.int64)
+
+
+def _value(record: ClipRecord, name: str, spec: LabelSpec) -> Any:
+    """A clip's label, proven to be what is asked for."""
+    asked = form_asked(spec)
+    value = record.labels.get(name, record.source.get(name) if isinstance(spec, tuple) else None)
+    if value is None:
+        return None
+    try:
+        form = form_of(value)
+    except ValueError as error:
+        raise UserError(f"clip {record.key}: {name}: {error}") from None
+    if form != asked:
+        raise UserError(f"clip {record.key}: {name} is {form}, and is asked for as {asked}")
+    if isinstance(spec, tuple) and value not in spec:
+        raise UserError(
+            f"clip {record.key}: {name} is {value!r}, which is none of {', '.join(spec)}; add it to the "
+            "classes, or leave the clip out when writing the shards"
+        )
+    return value

@@ -19,7 +19,7 @@ from rich.console import Console
 from shards.index import load_manifest
 from shards.probe import npy
 from shards.record import Manifest, ShardInfo
-from shards.summary import Tally, print_summary
+from shards.summary import Tally, all_labels, print_summary
 from shards.words import Vocabulary
 from shards.work import Plan, Report, Work, full_disk_told, locked
 from triptych.config import UserError, load
@@ -91,6 +91,7 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
     durations = {split: npy(np.array(tally.durations, dtype=np.float32)) for split, tally in tallies.items()}
     for split, content in durations.items():
         write_atomically(out / f"{split}.durations.npy", content)
+    labels = all_labels(tallies.values()).to_json()
     manifest = Manifest(
         corpus=plan.corpus,
         created_by="; ".join(sorted({*plan.created_by, *(report.created_by for report in reports)})),
@@ -101,7 +102,8 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
         quarantined=dict(sorted({**plan.quarantined, **quarantined}.items())),
         shards=shards,
         features=plan.features,
-        labels=_label_counts(tallies),
+        labels=labels["classes"],
+        numbers=labels["numbers"],
         counts=_total_counts(tallies),
         vocabulary_sha256=hashlib.sha256(listed).hexdigest(),
         durations_sha256={split: hashlib.sha256(content).hexdigest() for split, content in durations.items()},
@@ -174,14 +176,6 @@ def _place(work: Work, plan: Plan, planned: Sequence[ShardInfo]) -> list[ShardIn
         placed.append(replace(renamed, index_sha256=hashlib.sha256(index).hexdigest()))
     sync(work.out)
     return placed
-
-
-def _label_counts(tallies: dict[str, Tally]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for tally in tallies.values():
-        for label, classes in tally.labels.items():
-            counts.setdefault(label, Counter()).update(classes)
-    return {label: dict(sorted(classes.items())) for label, classes in sorted(counts.items())}
 
 
 def _total_counts(tallies: dict[str, Tally]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from shards.word_errors import WordErrors, WordErrorsConfig
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
+from triptych.labels import LabelSpec
 
 PREFETCH = 2
 """Micro-batches that a worker reads ahead."""
@@ -86,8 +87,8 @@ class TrainLoader:
     rank: int
     world: int
     prepare: Callable[[Batch], Batch] | None = None
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Label name -> classes in the order of their indices."""
+    labels: Mapping[str, LabelSpec] = field(default_factory=dict)
+    """Label name -> what to deliver, see Batch.labels."""
     split: str = "train"
     features: Mapping[str, Feature] | None = None
     """Modality -> feature; None builds `stream.features`."""
@@ -175,7 +176,7 @@ class EvalLoader:
     split: str = "valid"
     workers: int = 0
     prepare: Callable[[Batch], Batch] | None = None
-    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: Mapping[str, LabelSpec] = field(default_factory=dict)
     max_damaged_share: float = 0.0
     """See StreamConfig."""
 

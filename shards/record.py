@@ -182,7 +182,10 @@ class Manifest:
     features: list[dict[str, Any]]
     """FeatureSpec.to_json of every stored feature."""
     labels: dict[str, dict[str, int]]
-    """Label -> class -> number of clips, over all splits."""
+    """Label -> class -> number of clips, over all splits; labels that are no classes are in `numbers`."""
+    numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Label that is a number or a series -> shards.label_counts.Distribution.to_json over all splits. Not in the file
+    where there are none, as in sets that were written before there were such labels."""
     counts: dict[str, int]
     """without_audio, without_video, without_words, words, words_past_end, seconds; and without_<feature> for each
     feature that a clip may lack: those that have its medium and lack it."""
@@ -193,7 +196,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""
-        return asdict(self)
+        fields = asdict(self)
+        return fields if self.numbers else {name: value for name, value in fields.items() if name != "numbers"}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Manifest":

@@ -218,7 +218,7 @@ def _print_words_and_labels(console: Console, manifest: Manifest, tallies: Mappi
             table.add_column(name, justify="right")
         for value in classes:
             table.add_row(
-                escape(value), *(str(tally.labels.get(label, Counter())[value]) for tally in tallies.values())
+                escape(value), *(str(tally.labels.classes.get(label, Counter())[value]) for tally in tallies.values())
             )
         console.print(table)
 

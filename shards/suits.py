@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from shards.index import ShardSet
 from triptych.config import UserError
+from triptych.labels import CLASS, LabelSpec, form_asked, form_of_numbers
 from triptych.modalities import FeatureSpec
 
 WITHOUT = {"text": "without_words", "audio": "without_audio", "video": "without_video"}
@@ -11,7 +12,7 @@ WITHOUT = {"text": "without_words", "audio": "without_audio", "video": "without_
 
 
 def check_suits(
-    shard_set: ShardSet, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], label: str
+    shard_set: ShardSet, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], labels: Mapping[str, LabelSpec]
 ) -> dict[str, str]:
     """What a reader of the results must know of how the set suits the encoder.
 
@@ -19,18 +20,22 @@ def check_suits(
         shard_set: that is read.
         inputs: modality -> feature, as shown to the encoder.
         words: the encoder's vocabulary.
-        label: that the protocol scores.
+        labels: name -> what the protocol scores.
 
     Returns:
         "absent": modalities that no clip has; "known words": share of the training split's words that the vocabulary
         has. Each only where there is something to tell.
 
     Raises:
-        UserError: no clip has the label or any of the modalities, or the vocabulary has none of the words.
+        UserError: no clip has one of the labels, it is of another form, no clip has any of the modalities, or the
+            vocabulary has none of the words.
     """
     manifest, folder = shard_set.manifest, shard_set.location
-    if label not in manifest.labels:
-        raise UserError(f"{folder}: no clip has the label {label!r}; there are: {', '.join(manifest.labels) or 'none'}")
+    there = [*manifest.labels, *manifest.numbers]
+    for label, spec in labels.items():
+        if label not in there:
+            raise UserError(f"{folder}: no clip has the label {label!r}; there are: {', '.join(there) or 'none'}")
+        check_form(shard_set, label, spec)
     absent = [name for name in inputs if manifest.counts[WITHOUT[name]] == manifest.written]
     if len(absent) == len(inputs):
         raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
@@ -45,3 +50,17 @@ def check_suits(
             )
         told["known words"] = f"{100 * known:.1f} % of the training split's words are in the encoder's vocabulary"
     return told
+
+
+def check_form(shard_set: ShardSet, label: str, spec: LabelSpec) -> None:
+    """Whether a label, where the set has it, is what is asked for.
+
+    Raises:
+        UserError: it has another form or rate.
+    """
+    manifest, asked = shard_set.manifest, form_asked(spec)
+    form = CLASS if label in manifest.labels else asked
+    if label in manifest.numbers:
+        form = form_of_numbers(manifest.numbers[label]["rate_hz"])
+    if form != asked:
+        raise UserError(f"{shard_set.location}: label {label} is {form}, and is asked for as {asked}")

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from shards.label_counts import LabelCounts
 from shards.record import ClipRecord, Manifest
 from triptych.modalities import FeatureSpec
 
@@ -27,7 +28,7 @@ class Tally:
     """Words that start after their clip's end: a transcript of other recordings, or times in another unit."""
     speakers: set[str] = field(default_factory=set)
     vocabulary: Counter[str] = field(default_factory=Counter)
-    labels: dict[str, Counter[str]] = field(default_factory=dict)
+    labels: LabelCounts = field(default_factory=LabelCounts)
     lacking: Counter[str] = field(default_factory=Counter)
     """Feature that a clip may lack -> clips that have its medium and lack it."""
 
@@ -42,7 +43,11 @@ class Tally:
         return math.fsum(self.durations)
 
     def add(self, record: ClipRecord, lacking: Iterable[str] = ()) -> None:
-        """Count a clip that lacks some features."""
+        """Count a clip that lacks some features.
+
+        Raises:
+            UserError: see `LabelCounts.add`.
+        """
         words = record.words or ()
         self.durations.append(record.duration_s)
         self.without_audio += not record.has_audio
@@ -51,8 +56,7 @@ class Tally:
         self.words_past_end += sum(word.start_s >= record.duration_s for word in words)
         self.speakers.add(record.speaker)
         self.vocabulary.update(word.text.lower() for word in words)
-        for label, value in record.labels.items():
-            self.labels.setdefault(label, Counter())[str(value)] += 1
+        self.labels.add(record.key, record.labels)
         self.lacking.update(lacking)
 
     def update(self, other: "Tally") -> None:
@@ -64,18 +68,17 @@ class Tally:
         self.words_past_end += other.words_past_end
         self.speakers |= other.speakers
         self.vocabulary.update(other.vocabulary)
-        for label, classes in other.labels.items():
-            self.labels.setdefault(label, Counter()).update(classes)
+        self.labels.update(other.labels)
         self.lacking.update(other.lacking)
 
     def to_json(self) -> dict[str, Any]:
         """The tally as plain JSON types."""
-        return {**vars(self), "speakers": sorted(self.speakers)}
+        return {**vars(self), "speakers": sorted(self.speakers), "labels": self.labels.to_json()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Tally":
         """Rebuild a tally from `to_json`'s dict."""
-        labels = {label: Counter(classes) for label, classes in fields["labels"].items()}
+        labels = LabelCounts.from_json(fields["labels"])
         counters = {name: Counter(fields[name]) for name in ("vocabulary", "lacking")}
         return cls(**{**fields, **counters, "speakers": set(fields["speakers"]), "labels": labels})
 
@@ -90,6 +93,18 @@ class Tally:
             "seconds": round(self.seconds),
             **without(self.lacking),
         }
+
+
+def all_labels(tallies: Iterable[Tally]) -> LabelCounts:
+    """Of all splits together.
+
+    Raises:
+        UserError: see `LabelCounts.add`.
+    """
+    labels = LabelCounts()
+    for tally in tallies:
+        labels.update(tally.labels)
+    return labels
 
 
 def lacking(record: ClipRecord, extensions: Collection[str], specs: Iterable[FeatureSpec]) -> list[str]:

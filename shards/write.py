@@ -27,6 +27,7 @@ from rich.table import Table
 from shards.corpora.config import CorpusConfig
 from shards.features.config import FeaturesConfig, build
 from shards.fill import Sample, fill_part
+from shards.label_counts import check_labels
 from shards.merge import merge
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
@@ -205,6 +206,7 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
     with Console(stderr=True).status("looking for clips"):  # silent where there is no terminal
         found = list(corpus.clips())
         check_unique(found)
+        check_labels(found)
         exclude = None if config.exclude is None else read_exclude(Path(config.exclude))
         kept, filtered = select(found, keep=config.keep, exclude=exclude, min_confidence=config.min_confidence)
         kept, unusable = set_aside(kept)

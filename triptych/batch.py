@@ -56,7 +56,14 @@ class Batch:
     tracks: Mapping[str, Track]
     """Modality name -> track. All clips of a batch list the same modalities; `Track.present` says who has them."""
     labels: Mapping[str, Tensor] = field(default_factory=dict)
-    """Label name -> [B] int64 class index (UNLABELLED where absent) or [B, ...] float."""
+    """Label name -> what was asked for (triptych.labels.LabelSpec):
+
+    classes   [B] int64, index in the order asked for; UNLABELLED where absent
+    Number    [B] float32; NaN where absent
+    Series    [B, T] float32, T steps of the longest series and at least 1; step `i` at `i / rate_hz` seconds from the
+              clip's start; NaN after a series' end and where absent
+
+    The mask of a number or a series is `~values.isnan()`; labels themselves are finite."""
     targets: Mapping[str, Tensor] = field(default_factory=dict)
     """What an objective drew for this batch, by objective name (see Task.prepare)."""
     damaged: tuple[tuple[int, str], ...] = ()

@@ -32,6 +32,7 @@ from pretrain.label_file import FileLabels, hashes_of, unknown_class
 from pretrain.objectives.objective import Objective, ObjectiveConfig
 from shards.index import ShardSet
 from shards.storage import DamagedShard
+from shards.suits import check_form
 from triptych.batch import IGNORE, UNLABELLED, Batch
 from triptych.config import UserError, nearest
 from triptych.files import sha256
@@ -176,6 +177,7 @@ class WeakLabels(Objective):
 
 def _check_clips(label: str, classes: Sequence[str], shard_set: ShardSet) -> str:
     """A label is counted in the manifest; a property is searched for in the first clips."""
+    check_form(shard_set, label, tuple(classes))
     manifest, properties = shard_set.manifest, set[str]()
     counts, among = Counter(manifest.labels.get(label, {})), manifest.written
     if not counts:

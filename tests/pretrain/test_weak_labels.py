@@ -185,7 +185,7 @@ def shards(sources: list[dict[str, str]] | None = None, **labels: dict[str, int]
 
     splits = {"train": Split("abc"), "valid": Split("v")}
     infos = [SimpleNamespace(split=name) for name in splits]
-    manifest = SimpleNamespace(labels=labels, shards=infos, written=4)
+    manifest = SimpleNamespace(labels=labels, numbers={}, shards=infos, written=4)
     return SimpleNamespace(manifest=manifest, split=splits.__getitem__, location="the set")
 
 

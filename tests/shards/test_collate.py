@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from shards.record import ClipRecord, Word
 from shards.words import Vocabulary
 from triptych.batch import UNLABELLED
 from triptych.config import UserError
+from triptych.labels import LabelSpec, Number, Series
 from triptych.modalities import FeatureSpec
 
 SOUND = FeatureSpec(
@@ -17,7 +20,7 @@ PICTURE = FeatureSpec(name="crops", modality="video", version=1, rate_hz=5.0, sh
 SPECS = {"text": WORDS, "audio": SOUND, "video": PICTURE}
 
 
-def sample(key: str, *, epoch: int = 0, labels: dict[str, str] | None = None, **steps: Steps) -> Sample:
+def sample(key: str, *, epoch: int = 0, labels: dict[str, Any] | None = None, **steps: Steps) -> Sample:
     record = ClipRecord(
         key=key,
         speaker="s",
@@ -89,3 +92,49 @@ def test_labels_are_indices_and_a_clip_without_one_is_unlabelled() -> None:
     assert batch.labels["emotion"].tolist() == [1, UNLABELLED]
     with pytest.raises(UserError, match="clip c: emotion is 'furious', which is none of happy, sad"):
         collate([sample("c", labels={"emotion": "furious"})], SPECS, labels)
+
+
+def test_numbers_are_floats_and_absent_ones_nan() -> None:
+    batch = collate(
+        [sample("a", labels={"sentiment": -1.5}), sample("b"), sample("c", labels={"sentiment": 2})], {}, MOOD
+    )
+    values = batch.labels["sentiment"]
+    assert values.dtype == torch.float32
+    assert values[[0, 2]].tolist() == [-1.5, 2.0]
+    assert values.isnan().tolist() == [False, True, False]
+
+
+def series(*values: float, rate_hz: float = 10.0) -> dict[str, Any]:
+    return {"arousal": {"rate_hz": rate_hz, "values": list(values)}}
+
+
+def test_series_are_padded_with_nan_to_the_longest() -> None:
+    clips = [sample("a", labels=series(0.5)), sample("b"), sample("c", labels=series(0.25, 0.0, -1.0))]
+    values = collate(clips, {}, AROUSAL).labels["arousal"]
+    assert values.dtype == torch.float32
+    assert values.isnan().tolist() == [[False, True, True], [True] * 3, [False] * 3]
+    assert values[2].tolist() == [0.25, 0.0, -1.0]
+    assert collate(clips[1:2], {}, AROUSAL).labels["arousal"].shape == (1, 1)
+
+
+MOOD: dict[str, LabelSpec] = {"sentiment": Number()}
+AROUSAL: dict[str, LabelSpec] = {"arousal": Series(10.0)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "message"),
+    [
+        ({"sentiment": 1.5}, {"sentiment": ("sad",)}, "clip c: sentiment is a number, and is asked for as a class"),
+        ({"sentiment": "sad"}, MOOD, "clip c: sentiment is a class, and is asked for as a number"),
+        ({"sentiment": float("nan")}, MOOD, "clip c: sentiment: 'nan' is no class .* leave the label out"),
+        (series(0.1), {"arousal": Number()}, "clip c: arousal is a series at 10 Hz, and is asked for as a number"),
+        (
+            series(0.1, rate_hz=25.0),
+            AROUSAL,
+            "clip c: arousal is a series at 25 Hz, and is asked for as a series at 10 Hz",
+        ),
+    ],
+)
+def test_a_label_of_another_form_is_named(labels: Any, asked: dict[str, LabelSpec], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        collate([sample("c", labels=labels)], {}, asked)
