@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 
 from shards.record import SPLITS, RawClip
-from shards.split import SplitConfig, draw
 from triptych.config import UserError
+from triptych.protocols.splits import Assignment
 
 logger = logging.getLogger(__name__)
 
@@ -157,21 +157,21 @@ def _confidence(clip: RawClip) -> float | None:
     return fmean(known) if known else None
 
 
-def assign(
-    clips: Sequence[RawClip], split: SplitConfig, samples_per_shard: int
+def deal(
+    clips: Sequence[RawClip], assigned: Assignment, seed: int, samples_per_shard: int
 ) -> Iterator[tuple[str, str, list[RawClip]]]:
-    """Draw the splits and deal the clips out: (name, split, clips) of every shard, split after split.
+    """Deal the divided clips out: (name, split, clips) of every shard, split after split.
 
     Inside a split the clips are mixed by a hash of (seed, key): neighbours should not all be of one speaker.
 
     Raises:
-        UserError: see `shards.split.draw`.
+        UserError: the division has a clip in two splits.
     """
-    splits = draw(clips, split)
+    splits = assigned.splits
     for name in SPLITS:
         mixed = sorted(
-            (clip for clip in clips if splits[clip.key] == name),
-            key=lambda clip: hashlib.sha256(f"{split.seed}:{clip.key}".encode()).digest(),
+            (clip for clip in clips if splits.get(clip.key) == name),
+            key=lambda clip: hashlib.sha256(f"{seed}:{clip.key}".encode()).digest(),
         )
         for number, start in enumerate(range(0, len(mixed), samples_per_shard)):
             yield f"{name}-{number:06d}", name, mixed[start : start + samples_per_shard]

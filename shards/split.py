@@ -1,14 +1,27 @@
-"""Draws the three-way split: whole groups of clips, by hash, so that it depends on the seed and the groups only."""
+"""Divides clips into training, validation and test: drawn by whole groups, the corpus' own way, or a protocol's."""
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from shards.record import SPLITS, RawClip
-from triptych.config import UserError
+from triptych.config import UserError, nearest
+from triptych.protocols import leaks, registry
+from triptych.protocols.leaks import Shared
+from triptych.protocols.splits import Assignment, Fold, own_split
 
 _PREFIX = "transcript_prefix:"
+_PROTOCOL = "protocol:"
+
+_BY_DESIGN: Mapping[str, tuple[str, ...]] = {
+    "speaker": (),
+    "video": ("speaker", "session"),
+    "transcript_prefix": ("speaker", "session", "video", "dialogue"),
+    "source": ("speaker", "session"),
+}
+"""Rule -> what may be on two sides. The makers of a corpus' own split held recordings apart, not always people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,18 +29,33 @@ class SplitConfig:
     """How clips are divided into training, validation and test."""
 
     by: str = "speaker"
-    """What must not be on two sides: speaker, video, or transcript_prefix:N (the first N words)."""
+    """What must not be on two sides: speaker, video, or transcript_prefix:N (the first N words). Or a division that is
+    known: source (the corpus' own), or protocol:NAME/SPLIT[/FOLD], as protocol:ravdess/hicmae_6fold/2; then shares say
+    nothing."""
     train: float = 0.8
     valid: float = 0.1
     test: float = 0.1
     """Shares of the clips; 0 leaves a split out."""
     seed: int = 0
+    """Draws the groups, and mixes the clips inside a split."""
+    allow: list[str] = field(default_factory=list)
+    """Leaks to allow: speaker, session, video, dialogue or take. The manifest tells them; any other is refused."""
 
     def __post_init__(self) -> None:
-        if self.by not in ("speaker", "video") and not self.prefix_words:
+        if self.by.startswith(_PROTOCOL):
+            try:
+                registry.find_fold(self.by.removeprefix(_PROTOCOL))
+            except UserError as error:
+                raise ValueError(f"split.by: {error}") from None
+        elif self.by not in ("speaker", "video", "source") and not self.prefix_words:
+            choices = ("speaker", "video", "source", "transcript_prefix:N", "protocol:NAME/SPLIT/FOLD")
             raise ValueError(
-                f"split.by: {self.by!r}; expected speaker, video or transcript_prefix:N with N of 1 or more"
+                f"split.by: {self.by!r}; expected speaker, video or transcript_prefix:N with N of 1 or more, source or "
+                f"protocol:NAME/SPLIT/FOLD.{nearest(self.by, choices)}"
             )
+        for kind in self.allow:
+            if kind not in leaks.KINDS or kind == "clip":
+                raise ValueError(f"split.allow: no {kind!r}.{nearest(kind, leaks.KINDS[1:])}")
         shares = (self.train, self.valid, self.test)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"split: the shares of train, valid and test are {shares}; they must be 0 or more, sum 1")
@@ -39,8 +67,42 @@ class SplitConfig:
         return int(number) if number != self.by and number.isdecimal() else 0
 
 
+def divide(clips: Sequence[RawClip], config: SplitConfig) -> Assignment:
+    """Divide clips by the config's rule, and refuse what leaks.
+
+    Raises:
+        UserError: a leak that neither the rule nor `config.allow` declares; see also `draw` and `Fold.assign`.
+    """
+    allowed = tuple(Shared(kind) for kind in config.allow)
+    if config.by.startswith(_PROTOCOL):
+        fold = registry.find_fold(config.by.removeprefix(_PROTOCOL))
+        return fold.assign(clips, allowed)
+    allowed += tuple(Shared(kind) for kind in _BY_DESIGN[config.by.partition(":")[0]])
+    if config.by == "source":
+        if all("split" not in clip.source for clip in clips):
+            raise UserError("split.by: source: this corpus has no split of its own; split by speaker")
+        return Fold(name="by source", place=own_split, shared=allowed, needs=()).assign(clips)
+    splits = draw(clips, config)
+    keys = {name: tuple(sorted(key for key in splits if splits[key] == name)) for name in SPLITS}
+    name = f"by {config.by}"
+    found = leaks.check(name, keys, clips, allowed)
+    return Assignment(rule=name, keys=keys, left_out={}, leaks=tuple(found), note="")
+
+
+def account(assigned: Assignment, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a split: the config, the hash over all clips that were to be written, what two splits
+    share by design, and what must be told beside its scores.
+
+    Args:
+        assigned: the clips.
+        config: of SplitConfig, as plain values.
+    """
+    told = {"shared": [str(leak) for leak in assigned.leaks], "note": assigned.note}
+    return {**config, "sha256": assigned.sha256, **{name: value for name, value in told.items() if value}}
+
+
 def draw(clips: Sequence[RawClip], config: SplitConfig) -> dict[str, str]:
-    """Key -> split.
+    """Key -> split, for the rules that draw: speaker, video and transcript_prefix:N.
 
     Groups are taken in the order of a hash of (seed, group): into test until it has its share of the clips (to the
     nearest group, at least one), then valid, and the rest into train. A clip that lacks the property, as one without

@@ -10,6 +10,7 @@ that are done stay. slurm/shards.sbatch runs the parts as a job array.
 """
 
 import json
+import logging
 import math
 import os
 from collections import deque
@@ -32,11 +33,13 @@ from shards.merge import merge
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
 from shards.record import ClipRecord, Manifest, RawClip
-from shards.scan import assign, check_unique, read_exclude, select, set_aside, too_many_unusable
-from shards.split import SplitConfig
+from shards.scan import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
+from shards.split import SplitConfig, account, divide
 from shards.store import StoreConfig
 from shards.work import Plan, PlannedShard, Work, leaves, part_of
 from triptych.config import UserError, chosen, dump, find, load, to_dict
+
+logger = logging.getLogger(__name__)
 
 _MEASURED_CLIPS = 200
 _SHOWN_UNUSABLE = 20
@@ -210,22 +213,25 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
         exclude = None if config.exclude is None else read_exclude(Path(config.exclude))
         kept, filtered = select(found, keep=config.keep, exclude=exclude, min_confidence=config.min_confidence)
         kept, unusable = set_aside(kept)
-        assigned = list(assign(kept, config.split, config.samples_per_shard))
+        assigned = divide(kept, config.split)
+        for leak in assigned.leaks:
+            logger.warning("split %s: by design, %s", assigned.rule, leak)
+        shards = list(deal(kept, assigned, config.split.seed, config.samples_per_shard))
         plan = Plan(
             identity=identity,
             corpus=name,
-            split=to_dict(config.split),
+            split=account(assigned, to_dict(config.split)),
             features=[feature.spec.to_json() for feature in build(config.features).values()],
             max_quarantined_share=config.max_quarantined_share,
             found=len(found),
-            filtered=filtered,
+            filtered=filtered | {f"split: {reason}": number for reason, number in assigned.reasons.items()},
             quarantined=unusable,
-            shards=[PlannedShard(name=name, split=split, num_clips=len(clips)) for name, split, clips in assigned],
+            shards=[PlannedShard(name=name, split=split, num_clips=len(clips)) for name, split, clips in shards],
         )
         if not config.check and (told := _too_many(config, plan)):
             raise UserError(told)  # nothing is kept: with the files put right, the next scan finds them
         again = dump(replace(config, part=None, check=False, retry=False))
-        work.save(plan, ((name, clips) for name, _, clips in assigned), again)
+        work.save(plan, ((name, clips) for name, _, clips in shards), again)
 
 
 def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:

@@ -4,7 +4,6 @@ Legend: S runs of a system (seeds), N test clips, C classes.
 """
 
 import csv
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from rich.table import Table
 from triptych import figures, scores
 from triptych.config import UserError
 from triptych.protocols.protocol import METRICS, Protocol
+from triptych.protocols.splits import split_sha256
 from triptych.scores import Classes
 
 
@@ -208,12 +208,6 @@ def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def split_sha256(splits: Mapping[str, Split]) -> str:
-    """SHA-256 of the sorted "key split" lines: two reports with the same hash scored the same division of clips."""
-    lines = sorted(f"{key} {name}\n" for name, split in splits.items() for key in split.keys)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def _system_block(system: System, truth: Classes, metrics: Sequence[str], num_resamples: int) -> dict[str, Any]:
     block: dict[str, Any] = {"system": system.name, "inputs": system.inputs, "note": system.note, "metrics": {}}
     for name in metrics:
@@ -258,7 +252,7 @@ def _protocol_block(evaluation: Evaluation) -> dict[str, Any]:
         "metrics": list(protocol.metrics),
         "selection": f"by {protocol.select} on valid; the test split was scored once, after every choice",
         "split_rule": dict(evaluation.split_rule),
-        "split_sha256": split_sha256(evaluation.splits),
+        "split_sha256": split_sha256({name: split.keys for name, split in evaluation.splits.items()}),
         "splits": counts,
         "num_resamples": evaluation.num_resamples,
         "facts": dict(evaluation.facts),

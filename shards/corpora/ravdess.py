@@ -49,7 +49,8 @@ class RavdessConfig:
     named like the av clips, 01-...; the video clips, 02-..., are the same recordings and take the same file."""
 
     def clips(self) -> Iterator[RawClip]:
-        """All clips by name; labels emotion and intensity; `source` has modality, channel, statement, repetition.
+        """All clips by name; labels emotion and intensity; `source` has modality, channel, statement, repetition,
+        and take, which the files of one performance share.
 
         The corpus holds most utterances three times (av, video, audio); `keep` of the writer chooses among them.
 
@@ -95,6 +96,7 @@ def _clip(path: Path) -> RawClip:
             "channel": CHANNELS[channel],
             "statement": statement,
             "repetition": repetition,
+            "take": path.stem[3:],  # of one performance: its av, video and audio files
         },
         labels={"emotion": EMOTIONS[emotion], "intensity": INTENSITIES[intensity]},
     )

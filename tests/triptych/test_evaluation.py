@@ -62,19 +62,6 @@ def test_predictions_can_be_scored_again(tmp_path):
     assert float(second[0]["p_happy"]) == 1
 
 
-def test_the_split_hash_depends_on_membership_and_not_on_order():
-    def digest(train, test):
-        return evaluation.split_sha256(
-            {
-                name: evaluation.Split(keys=keys, truth=np.zeros(2, int))
-                for name, keys in (("train", train), ("test", test))
-            }
-        )
-
-    assert digest(("a", "b"), ("c", "d")) == digest(("b", "a"), ("d", "c"))
-    assert digest(("a", "b"), ("c", "d")) != digest(("a", "c"), ("b", "d"))
-
-
 def test_a_report_never_overwrites(tmp_path):
     (tmp_path / "report.md").write_text("older")
     with pytest.raises(UserError, match="in use"):

@@ -1,13 +1,15 @@
 """What a benchmark fixes, as data: the label, its classes in order, and the scores that its tables print."""
 
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
 from triptych import scores
-from triptych.batch import UNLABELLED, Batch
 from triptych.config import UserError, nearest
+from triptych.protocols.splits import Fold, SplitRule
+
+if typing.TYPE_CHECKING:
+    from triptych.batch import Batch
 
 METRICS: Mapping[str, scores.Score] = {
     "WA": scores.accuracy,
@@ -32,6 +34,8 @@ class Protocol:
     """Names in METRICS, in the order of the table."""
     select: str = "UA"
     """The metric by which settings are chosen on the validation split."""
+    splits: tuple[SplitRule, ...] = ()
+    """The divisions that papers use."""
     note: str = ""
     """What a reader of the table must know: source, licence, customs of its papers."""
 
@@ -52,10 +56,37 @@ class Protocol:
             raise UserError(f"classes: two or more different ones are wanted, given: {', '.join(classes)}")
         return replace(self, classes=tuple(classes))
 
-    def relabel(self, batch: Batch) -> Batch:
+    def split(self, name: str) -> SplitRule:
+        """The split rule of that name, without the protocol's.
+
+        Raises:
+            UserError: it has no such rule.
+        """
+        rules = {rule.name.rsplit("/", 1)[-1]: rule for rule in self.splits}
+        if name not in rules:
+            raise UserError(f"split: {self.name} has no {name!r}.{nearest(name, rules)}")
+        return rules[name]
+
+    def fold(self, name: str, number: int | None = None) -> Fold:
+        """One division of the corpus, whose `assign(records)` divides clips and refuses leaks.
+
+        Args:
+            name: of a split rule.
+            number: of the fold, from 1; not needed where there is one.
+
+        Raises:
+            UserError: no such rule or fold.
+        """
+        return self.split(name).fold(number)
+
+    def relabel(self, batch: "Batch") -> "Batch":
         """The batch with indices of `classes` in place of `corpus_classes`; a class left out becomes UNLABELLED."""
         if self.classes == self.corpus_classes:
             return batch
+        import torch  # not at the top: the writer of shards asks a protocol for its splits, and needs no torch
+
+        from triptych.batch import UNLABELLED
+
         index = [self.classes.index(name) if name in self.classes else UNLABELLED for name in self.corpus_classes]
         table = torch.tensor([*index, UNLABELLED])  # the last entry is what UNLABELLED (-1) picks
         labels = batch.labels[self.label]

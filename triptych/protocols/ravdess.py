@@ -1,18 +1,117 @@
 """RAVDESS, speech part: 24 actors, two sentences, eight emotions, 1440 clips (96 neutral, 192 of each other).
 
 Livingstone and Russo, PLoS ONE 13(5) e0196391, 2018. There is no official split: papers differ in theirs, so only
-numbers over the same split (its hash is in the report) compare.
+numbers over the same one compare. All rules place a performance, so that its av, video and audio files are together.
 """
 
+import re
+from hashlib import sha256
+from itertools import product
+
+from triptych.config import UserError
+from triptych.protocols.leaks import Clip, Shared
 from triptych.protocols.protocol import Protocol
+from triptych.protocols.splits import Fold, LeftOut, SplitRule, by_group
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """In the order of the corpus's codes 01 to 08."""
+
+_KEY = re.compile(r"0[1-3]-((0[12])-0[1-8]-0[12]-\d\d-\d\d-(\d\d))")
+
+ACTORS_10FOLD = (
+    (2, 5, 11),
+    (3, 7, 8),
+    (4, 14, 23),
+    (10, 21, 24),
+    (9, 16),
+    (15, 22),
+    (17, 18),
+    (13, 20),
+    (1, 6),
+    (12, 19),
+)
+"""Men (odd) and then women (even), each in the order of the SHA-256 of "triptych ravdess actor NN", dealt in turn:
+papers say ten folds of 24 actors and not which. Every fold has men and women."""
+HICMAE_6FOLD = tuple(tuple(range(first, first + 4)) for first in range(1, 25, 4))
+EMOBOX_6FOLD = ((1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23), (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22))
+LUNA_JIMENEZ_5FOLD = ((2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22))
+MPUC_VALID, MPUC_TEST = (8, 9, 20), (1, 4, 21)
+
+_OURS = "validation is the next fold's actors, out of those that the paper trains on (ours)"
+
+
+def take(clip: Clip) -> str | LeftOut:
+    """The performance, "01-05-01-02-01-12": the name without the code of the modality; speech only.
+
+    Raises:
+        UserError: the key is no name of RAVDESS.
+    """
+    match = _KEY.fullmatch(clip.key.rsplit("/", 1)[-1])
+    if match is None:
+        raise UserError(f"{clip.key}: not a name of RAVDESS, like 01-01-05-01-02-01-12, which its splits read")
+    return match[1] if match[2] == "01" else LeftOut("song: the protocol is of the speech part")
+
+
+def _actor(clip: Clip) -> str | LeftOut:
+    performance = take(clip)
+    return performance if isinstance(performance, LeftOut) else f"actor {performance[-2:]}"
+
+
+def _random_10fold() -> list[list[str]]:
+    """The 1440 performances in the order of the SHA-256 of "triptych ravdess <take>", dealt to ten folds in turn."""
+    codes = product(range(1, 9), (1, 2), (1, 2), (1, 2), range(1, 25))
+    takes = [
+        f"01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}"
+        for emotion, intensity, statement, repetition, actor in codes
+        if (emotion, intensity) != (1, 2)  # neutral is never strong
+    ]
+    takes.sort(key=lambda name: sha256(f"triptych ravdess {name}".encode()).digest())
+    return [takes[number::10] for number in range(10)]
+
+
+def _by_actor(name: str, folds: tuple[tuple[int, ...], ...], source: str, *, valid_is_test: bool = False) -> SplitRule:
+    groups = [[f"actor {actor:02d}" for actor in actors] for actors in folds]
+    return by_group(f"ravdess/{name}", groups, _actor, source=source, valid_is_test=valid_is_test)
+
+
+def _mpuc(clip: Clip) -> tuple[str, ...] | LeftOut:
+    performance = take(clip)
+    if isinstance(performance, LeftOut):
+        return performance
+    actor = int(performance[-2:])
+    return ("test",) if actor in MPUC_TEST else ("valid",) if actor in MPUC_VALID else ("train",)
+
+
+SPLIT_RULES = (
+    _by_actor("actors_10fold", ACTORS_10FOLD, f"ten folds of actors, seeded; {_OURS}"),
+    by_group(
+        "ravdess/random_10fold",
+        _random_10fold(),
+        take,
+        shared=(Shared("speaker"),),
+        source="ten folds of performances without regard to the actor, seeded; validation is the next fold (ours)",
+    ),
+    _by_actor("hicmae_6fold", HICMAE_6FOLD, f"actors 01-04, 05-08, ... (HiCMAE's csv files); {_OURS}"),
+    _by_actor(
+        "hicmae_6fold_valid_is_test",
+        HICMAE_6FOLD,
+        "the same with HiCMAE's validation, which is the test set",
+        valid_is_test=True,
+    ),
+    _by_actor("emobox_6fold", EMOBOX_6FOLD, f"EmoBox' groups of four actors; {_OURS}, where EmoBox shares speakers"),
+    _by_actor("luna_jimenez_5fold", LUNA_JIMENEZ_5FOLD, f"Luna-Jimenez et al.'s groups; {_OURS}"),
+    SplitRule(
+        name="ravdess/mpuc",
+        folds=(Fold(name="ravdess/mpuc", place=_mpuc),),
+        source="the one split of actors in the code of Franceschini et al. (seed 42), whose paper says ten folds",
+    ),
+)
 
 RAVDESS = Protocol(
     name="ravdess",
     label="emotion",
     corpus_classes=EMOTIONS,
+    splits=SPLIT_RULES,
     note="RAVDESS speech (Livingstone and Russo 2018, CC BY-NC-SA 4.0); no official split, so compare over the same "
     "split only. Every sentence is said in every emotion: the words tell nothing.",
 )

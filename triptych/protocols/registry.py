@@ -3,6 +3,7 @@
 from triptych.config import UserError, nearest
 from triptych.protocols.protocol import Protocol
 from triptych.protocols.ravdess import RAVDESS
+from triptych.protocols.splits import Fold
 from triptych.protocols.synthetic import SYNTHETIC
 
 PROTOCOLS = {protocol.name: protocol for protocol in (RAVDESS, SYNTHETIC)}
@@ -17,3 +18,16 @@ def find(name: str, classes: tuple[str, ...] = ()) -> Protocol:
     if name not in PROTOCOLS:
         raise UserError(f"protocol: no {name!r}.{nearest(name, tuple(PROTOCOLS))}")
     return PROTOCOLS[name].restricted(classes) if classes else PROTOCOLS[name]
+
+
+def find_fold(name: str) -> Fold:
+    """The division that `protocol/split` or `protocol/split/fold` names, as `ravdess/hicmae_6fold/2`.
+
+    Raises:
+        UserError: no such protocol, split or fold; the message has the nearest.
+    """
+    protocol, _, rest = name.partition("/")
+    split, _, number = rest.partition("/")
+    if number and not number.isdecimal():
+        raise UserError(f"{name}: the fold {number!r} is no number, as in ravdess/hicmae_6fold/2")
+    return find(protocol).fold(split, int(number) if number else None)

@@ -33,3 +33,17 @@ def test_a_class_left_out_becomes_unlabelled():
     assert protocol.relabel(batch).labels["emotion"].tolist() == [1, 0, UNLABELLED, UNLABELLED]
     whole = registry.find("ravdess")
     assert whole.relabel(batch).labels["emotion"].tolist() == [*index, UNLABELLED]
+
+
+def test_a_fold_is_found_by_its_name_and_mistakes_are_told_with_the_nearest():
+    assert registry.find_fold("ravdess/hicmae_6fold/2").name == "ravdess/hicmae_6fold/2"
+    assert registry.find_fold("ravdess/mpuc").name == "ravdess/mpuc"
+    for name, told in (
+        ("ravdes/hicmae_6fold/2", "Did you mean ravdess"),
+        ("ravdess/hicmae_6folds/2", "Did you mean hicmae_6fold"),
+        ("ravdess/hicmae_6fold", "give one; it has folds 1 to 6"),
+        ("ravdess/hicmae_6fold/7", "no fold 7"),
+        ("ravdess/hicmae_6fold/x", "is no number"),
+    ):
+        with pytest.raises(UserError, match=told):
+            registry.find_fold(name)
