@@ -187,5 +187,3 @@ def _numbers(truth: ArrayLike, prediction: ArrayLike) -> tuple[Numbers, Numbers]
             )
         sides.append(array.astype(np.float64, copy=False))
     return sides[0], sides[1]
-
-
