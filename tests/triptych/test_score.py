@@ -154,8 +154,8 @@ def test_two_systems_of_one_file_can_be_compared(classes):
     ((title, cells),) = sheet(numbers, "one choice")["differences"].items()
     assert title == "mine (audio) − majority class (audio)"
     assert cells["WA"]["value"] == pytest.approx(53 / 60 - 11 / 30)
-    with pytest.raises(UserError, match=r"system: no 'mine'\. Did you mean mine \(audio\)"):
-        run(classes, same, "system=mine")
+    with pytest.raises(UserError, match=r"system: no 'mine \(audo\)'\. Did you mean mine \(audio\)"):
+        run(classes, same, "system=mine (audo)")
 
 
 def test_runs_are_paired_by_wilcoxon(classes):
