@@ -40,7 +40,7 @@ from triptych import predictions as files
 from triptych import scores
 from triptych.config import UserError, nearest
 from triptych.conventions import Column, Pairs, Sheet, sheets
-from triptych.files import write_atomically
+from triptych.files import sha256, write_atomically
 from triptych.predictions import Predictions
 from triptych.significance import Units
 
@@ -92,6 +92,7 @@ def score(config: ScoreConfig) -> dict[str, Any]:
     jobs = track(filled, "scoring", console=console, transient=True, disable=not console.is_terminal)
     numbers = {
         "predictions": str(config.predictions),
+        "sha256": sha256(config.predictions),
         "against": config.against,
         "kind": given.kind,
         "split": config.split,
@@ -219,7 +220,8 @@ def _facts(numbers: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{numbers['clips']} {clips}, {numbers['kind']}"
         + (f", split {numbers['split']}" if numbers["split"] else "")
-        + (f", protocol {numbers['protocol']}: {numbers['note']}" if numbers["protocol"] else ""),
+        + (f", protocol {numbers['protocol']}: {numbers['note']}" if numbers["protocol"] else "")
+        + f"; SHA-256 of the file `{numbers['sha256']}`",
         "",
         f"Accuracies and F1 in percent. In brackets: 95 % bootstrap interval over {clips}, "
         f"{numbers['num_resamples']} resamples; several runs of a system: their mean. Constants take their "
