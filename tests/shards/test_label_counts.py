@@ -94,8 +94,11 @@ def test_a_label_that_is_not_one_thing_is_refused_before_anything_is_written(
     labels: dict[str, Any], message: str
 ) -> None:
     first = {"mood": "sad", "sentiment": 1.0, **series(0.1)}
+    clips = [
+        RawClip(key=key, speaker="s", duration_s=1.0, labels=given) for key, given in (("a", first), ("b", labels))
+    ]
     with pytest.raises(UserError, match=message):
-        check_labels([RawClip(key="a", speaker="s", labels=first), RawClip(key="b", speaker="s", labels=labels)])
+        check_labels(clips)
 
 
 def test_parts_that_differ_in_form_are_refused() -> None:
