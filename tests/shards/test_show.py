@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from shards import show
+from shards.record import ClipRecord
 from triptych.config import UserError
 
 
@@ -14,6 +16,7 @@ def test_tables_and_sheet(tiny_shards: Callable[..., Path], capsys: pytest.Captu
     printed = capsys.readouterr().out
     for text in ("tiny, split by speaker", "found 32 = written 30 + filtered 1 + quarantined 1", "broken", "emotion"):
         assert text in printed
+    assert imread(folder / "labels.png").shape[0] > 100
     picture = imread(folder / "contact_sheet.png")
     assert picture.shape[0] > 4 * 200
     assert picture[..., :3].min() < 0.5
@@ -29,10 +32,32 @@ def test_clips_are_chosen_by_key_and_the_picture_goes_where_it_is_told(
     assert not (folder / "contact_sheet.png").exists()
 
 
-def test_the_sheet_can_be_left_out(tiny_shards: Callable[..., Path]) -> None:
+def test_the_pictures_can_be_left_out(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
     show.run(str(folder), ["num=0"])
-    assert not (folder / "contact_sheet.png").exists()
+    assert not list(folder.glob("*.png"))
+
+
+def test_a_set_with_labels_alone_has_their_picture(
+    shard_set_of: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ClipRecord(
+        key="a",
+        speaker="s",
+        split="train",
+        duration_s=1.0,
+        has_audio=False,
+        has_video=False,
+        words=None,
+        source={},
+        labels={"emotion": "sad", "sentiment": 1.5},
+    )
+    folder = shard_set_of([(record, {"json": json.dumps(record.to_json()).encode()})])
+    show.run(str(folder))
+    printed = capsys.readouterr().out
+    assert "no contact sheet: these clips have neither picture, sound, words nor series" in printed
+    assert "sentiment, a number" in printed
+    assert [path.name for path in folder.glob("*.png")] == ["labels.png"]
 
 
 @pytest.mark.parametrize(
