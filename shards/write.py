@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
+from shards.cut import from_start
 from shards.features.config import FeaturesConfig, build
 from shards.fill import Sample, fill_part
 from shards.label_counts import check_labels
@@ -155,6 +156,7 @@ def _samples(
     with closing(pool.run(jobs())) as results:
         for _, opened in results:
             clip, split = opening.popleft()
+            clip = from_start(clip)
             yield clip.key, opened if isinstance(opened, Failure) else _sample(clip, split, opened)
 
 
