@@ -263,14 +263,14 @@ def _mp4(path: Path, cut: Cut, sound: _Sound | None) -> bytes | None:
         # clip's length is kept in whole milliseconds
         options = {"fflags": "+bitexact", "movie_timescale": str(_CLOCK.denominator)}
         with av.open(content, "w", "mp4", options) as target:
-            graph, size = _cropped(stream.info, cut)
-            picture = _add_picture(target, stream.info, size)
+            box = _Box(first[1], cut)
+            picture = _add_picture(target, stream.info.average_rate, box.stored(first[1], 0))
             heard = None if sound is None else _add_sound(target, sound)
             times, packets = list[int](), list[av.Packet]()
             for time_s, frame in chain([first], shown):
                 times.append(round((time_s - start_s) / _CLOCK) if times else 0)
                 if frame is not None:
-                    packets += picture.encode(_ready(graph, frame, times[-1]))
+                    packets += picture.encode(box.stored(frame, times[-1]))
             packets += picture.encode(None)
             ends = dict(pairwise(times))
             for packet in packets:  # encoders know no times but starts: the last frame would have none
@@ -281,39 +281,48 @@ def _mp4(path: Path, cut: Cut, sound: _Sound | None) -> bytes | None:
     return content.getvalue()
 
 
-def _cropped(info: Any, cut: Cut) -> tuple[Any, tuple[int, int]]:
-    """The filters that make of a frame what is stored, yuv420p of the box in even sizes; and its width and height."""
-    left, top, right, bottom = cut.box or (0.0, 0.0, 1.0, 1.0)
-    x, y = round(left * info.width) // 2 * 2, round(top * info.height) // 2 * 2
-    width, height = (round(right * info.width) - x) // 2 * 2, (round(bottom * info.height) - y) // 2 * 2
-    if min(width, height) < _MIN_SIDE:
-        raise DecodeError(f"{width}x{height} pixels of {info.width}x{info.height} are too small for a picture")
-    graph = av.filter.Graph()
-    yuv, box = graph.add("format", "yuv420p"), graph.add("crop", f"{width}:{height}:{x}:{y}")
-    graph.link_nodes(graph.add_buffer(template=info), yuv, box, graph.add("buffersink")).configure()
-    return graph, (width, height)
+class _Box:
+    """Makes of each frame what is stored: yuv420p, the box, even sizes.
+
+    Args:
+        first: all frames are of its size.
+        cut: which box.
+    """
+
+    def __init__(self, first: Any, cut: Cut) -> None:
+        left, top, right, bottom = cut.box or (0.0, 0.0, 1.0, 1.0)
+        self._size = first.width, first.height
+        x, y = round(left * first.width) // 2 * 2, round(top * first.height) // 2 * 2
+        width, height = (round(right * first.width) - x) // 2 * 2, (round(bottom * first.height) - y) // 2 * 2
+        if min(width, height) < _MIN_SIDE:
+            raise DecodeError(f"{width}x{height} pixels of {first.width}x{first.height} are too small for a picture")
+        self._graph = graph = av.filter.Graph()
+        source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=_CLOCK)
+        yuv, box = graph.add("format", "yuv420p"), graph.add("crop", f"{width}:{height}:{x}:{y}")
+        graph.link_nodes(source, yuv, box, graph.add("buffersink")).configure()
+
+    def stored(self, frame: Any, ticks: int) -> av.VideoFrame:
+        """A frame to encode, shown from `ticks` of the clock on."""
+        if (frame.width, frame.height) != self._size:
+            raise DecodeError("the picture changes its size")
+        self._graph.vpush(frame)
+        ready = self._graph.vpull()
+        ready.pts, ready.time_base = ticks, _CLOCK
+        ready.pict_type = PictureType.NONE  # else it would be coded as what it was in the recording
+        return ready
 
 
-def _ready(graph: Any, frame: av.VideoFrame, ticks: int) -> av.VideoFrame:
-    graph.vpush(frame)
-    ready = graph.vpull()
-    ready.pts, ready.time_base = ticks, _CLOCK
-    ready.pict_type = PictureType.NONE  # else it would be coded as what it was in the recording
-    return ready
-
-
-def _add_picture(target: Any, info: Any, size: tuple[int, int]) -> Any:
+def _add_picture(target: Any, rate_hz: Fraction | None, like: av.VideoFrame) -> Any:
     # one thread: x264 codes a picture otherwise with each number of them
     options = {"preset": PRESET, "crf": str(CRF), "threads": "1"}
-    picture = target.add_stream("libx264", rate=info.average_rate or _USUAL_HZ, options=options)
-    picture.width, picture.height = size
-    picture.pix_fmt = "yuv420p"
-    context, was = picture.codec_context, info.codec_context
+    picture = target.add_stream("libx264", rate=rate_hz or _USUAL_HZ, options=options)
+    picture.width, picture.height, picture.pix_fmt = like.width, like.height, "yuv420p"
+    context = picture.codec_context
     context.time_base = _CLOCK
     context.flags |= Flags.bitexact
     # what the numbers mean, so that a reader gets the recording's colours
-    context.color_range, context.colorspace = was.color_range, was.colorspace
-    context.color_primaries, context.color_trc = was.color_primaries, was.color_trc
+    context.color_range, context.colorspace = like.color_range, like.colorspace
+    context.color_primaries, context.color_trc = like.color_primaries, like.color_trc
     return picture
 
 

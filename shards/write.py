@@ -260,7 +260,7 @@ def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:
     if too_many := _too_many(config, plan):
         console.print(f"the writing will stop: {too_many}", soft_wrap=True, markup=False)
     mean, measured = _mean_bytes(work, plan)
-    console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
+    console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips; cuts not counted")
     console.print(f"write all: {work.command(plan)}", soft_wrap=True, markup=False)
     console.print(f"or a share of it: {work.command(plan)} part=i/n", soft_wrap=True, markup=False)
 
@@ -270,7 +270,8 @@ def _mean_bytes(work: Work, plan: Plan) -> tuple[float, int]:
     first = plan.shards[0]
     with (work.folder / f"{first.name}.jsonl").open() as file:
         clips = work.clips(first, file)[:_MEASURED_CLIPS]
-    files = [
-        path for clip in clips for path in (clip.video, clip.audio, *clip.attachments.values()) if path is not None
-    ]
+    files = [path for clip in clips for path in clip.attachments.values()]
+    for clip in clips:
+        if clip.cut is None:  # else the file is the whole recording, of which many clips are cut
+            files += [path for path in (clip.video, clip.audio) if path is not None]
     return sum(path.stat().st_size for path in files if path.exists()) / len(clips), len(clips)
