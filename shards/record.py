@@ -1,8 +1,8 @@
 """The record: one clip, from a raw corpus to a sample in a tar, and the manifest that accounts for all. No torch.
 
 A sample is `<key>.json` (`ClipRecord.to_json`), the clip's own media files unchanged (`<key>.mp4`, `<key>.m4a`, ...),
-or cut out of a recording, or its frames as pictures (`<key>.frames.npz`), and optional precomputed features (`<key>.<feature>.npy`). A shard set
-is a folder:
+or cut out of a recording, or its frames as pictures (`<key>.frames.npz`), and optional precomputed features
+(`<key>.<feature>.npy`). A clip of labels and words alone has no media. A shard set is a folder:
 
     manifest.json                 Manifest: counts, hashes, splits, features, quarantine
     vocabulary.txt                "word count" lines of the training split, most frequent first

@@ -205,7 +205,7 @@ def halves(number: int) -> np.ndarray:
     [(None, (44, 64), None), ((0, 0, 0.5, 1), (44, 32), 40), ((0.52, 0.1, 1, 1), (40, 30), 200)],
 )
 def test_a_box_is_one_of_two_people(
-    tmp_path: Path, box: tuple[float, ...] | None, shape: tuple[int, int], light: int | None
+    tmp_path: Path, box: tuple[float, float, float, float] | None, shape: tuple[int, int], light: int | None
 ) -> None:
     """Odd sizes, which H.264 of this format does not have, lose a row or a column."""
     path = encode(tmp_path / "two.mp4", range(10), Fraction(1, FPS), halves)

@@ -213,7 +213,7 @@ def test_a_check_lists_unusable_clips_and_keeps_the_limit(
 
 
 def test_unusable_clips_may_be_filtered_and_are_never_all(given: Given, tmp_path: Path) -> None:
-    excluded = [replace(clip, source={"take": clip.key[0]}) for clip in some_unusable()]
-    assert write(given(excluded, keep={"take": ["c"]})).filtered == {"take=x": 2}
+    excluded = [replace(clip, source={"kind": clip.key[0]}) for clip in some_unusable()]
+    assert write(given(excluded, keep={"kind": ["c"]})).filtered == {"kind=x": 2}
     with pytest.raises(UserError, match=r"every one of 2 clips is unusable\. First: x0"):
         prepare(given(excluded[8:], max_quarantined_share=1.0, out=str(tmp_path / "never")))
