@@ -9,7 +9,8 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -61,7 +62,7 @@ def decode_audio(data: bytes, rate_hz: int = 16000) -> np.ndarray | None:
     Raises:
         DecodeError: damaged, truncated, or longer than MAX_SECONDS.
     """
-    with _opened(data) as container:
+    with opened(data) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
@@ -100,7 +101,7 @@ def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
         from shards.frames import unpack  # only here: it stands on this module
 
         return unpack(data, rate_hz)
-    with _opened(data) as container:  # PyAV reads the header first, since decord may crash on one that is damaged
+    with opened(data) as container:  # PyAV reads the header first, since decord may crash on one that is damaged
         if not container.streams.video:
             return None
         stream = container.streams.video[0]
@@ -159,16 +160,24 @@ def on_grid(starts_s: np.ndarray, duration_s: float, rate_hz: float, most: int) 
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Any]:
-    """A PyAV container over bytes; everything PyAV raises inside becomes a DecodeError."""
-    if len(data) > MAX_BYTES:
-        raise DecodeError(f"{len(data) / 2**20:.0f} MiB in one media file; the limit is {MAX_BYTES // 2**20} MiB")
-    _check_riff(data)
+def opened(file: bytes | Path) -> Iterator[Any]:
+    """A PyAV container; everything PyAV raises inside becomes a DecodeError.
+
+    Args:
+        file: the whole file; or its path, which may be of any size: only what is asked for is read.
+    """
+    if isinstance(file, bytes) and len(file) > MAX_BYTES:
+        raise DecodeError(f"{len(file) / 2**20:.0f} MiB in one media file; the limit is {MAX_BYTES // 2**20} MiB")
     try:
-        with av.open(io.BytesIO(data), metadata_errors="replace") as container:
-            yield container
+        with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as source:
+            _check_riff(source)
+            with av.open(source, metadata_errors="replace") as container:
+                yield container
     except (av.FFmpegError, EOFError) as error:
         raise DecodeError(f"the file cannot be decoded ({_reason(error)})") from None
+    except OSError as error:
+        name = file.name if isinstance(file, Path) else "the file"
+        raise DecodeError(f"{name} cannot be read: {error.strerror}") from None
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:
@@ -191,12 +200,14 @@ def _check_complete(what: str, expected_s: float | None, found_s: float) -> None
         raise DecodeError(f"truncated: {found_s:.2f} s of {what} where the header says {expected_s:.2f} s")
 
 
-def _check_riff(data: bytes) -> None:
+def _check_riff(source: BinaryIO) -> None:
     """Refuse a wav file shorter than its header says: FFmpeg would decode what is there and stay silent."""
-    if data[:4] == b"RIFF" and len(data) >= 8:
-        says = int.from_bytes(data[4:8], "little") + 8
-        if len(data) < says < 2**32:  # streaming writers put 0 or 2**32 - 1
-            raise DecodeError(f"truncated: {len(data)} bytes where the header says {says}")
+    head, size = source.read(8), source.seek(0, io.SEEK_END)
+    source.seek(0)
+    if head[:4] == b"RIFF" and len(head) == 8:
+        says = int.from_bytes(head[4:], "little") + 8
+        if size < says < 2**32:  # streaming writers put 0 or 2**32 - 1
+            raise DecodeError(f"truncated: {size} bytes where the header says {says}")
 
 
 def _reason(error: Exception) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.cut import cut_media
 from shards.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.features.config import FeaturesConfig, build
-from shards.record import RawClip
+from shards.record import Cut, RawClip
 from shards.store import StoreConfig, as_frames
 
 _SAMPLE_RATE_HZ = 16000
@@ -23,6 +24,7 @@ class Job:
     video: Path | None
     audio: Path | None
     attachments: dict[str, Path] = field(default_factory=dict)
+    cut: Cut | None = None
     duration_s: float | None = None
 
     @classmethod
@@ -49,7 +51,7 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     Raises:
         DecodeError: a file cannot be read, is damaged, or there is neither sound nor picture in the clip's files.
     """
-    media = {path.suffix[1:].lower(): read_file(path) for path in (job.video, job.audio) if path is not None}
+    media = media_of(job)
     media |= {extension: read_file(path) for extension, path in job.attachments.items()}
     if store.media == "frames":
         media = as_frames(media, store)
@@ -76,6 +78,17 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
         has_audio=samples is not None,
         has_video=frames is not None,
     )
+
+
+def media_of(job: Job) -> dict[str, bytes]:
+    """Extension -> bytes of the clip's sound and picture: its files as they are, or the part of them that it is.
+
+    Raises:
+        DecodeError: a file cannot be read, or the part is not in it.
+    """
+    if job.cut is not None:
+        return cut_media(job.video, job.audio, job.cut)
+    return {path.suffix[1:].lower(): read_file(path) for path in (job.video, job.audio) if path is not None}
 
 
 def read_file(path: Path) -> bytes:

@@ -1,8 +1,8 @@
 """The record: one clip, from a raw corpus to a sample in a tar, and the manifest that accounts for all. No torch.
 
-A sample is `<key>.json` (`ClipRecord.to_json`), the clip's own media files unchanged (`<key>.mp4`, `<key>.m4a`, ...)
-or its frames as pictures (`<key>.frames.npz`), and optional precomputed features (`<key>.<feature>.npy`). A shard set
-is a folder:
+A sample is `<key>.json` (`ClipRecord.to_json`), the clip's own media files unchanged (`<key>.mp4`, `<key>.m4a`, ...),
+or cut out of a recording, or its frames as pictures (`<key>.frames.npz`), and optional precomputed features
+(`<key>.<feature>.npy`). A clip of labels and words alone has no media. A shard set is a folder:
 
     manifest.json                 Manifest: counts, hashes, splits, features, quarantine
     vocabulary.txt                "word count" lines of the training split, most frequent first
@@ -35,13 +35,23 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """The part of a longer recording that is one clip: decoded from there and encoded anew, never copied packets."""
+    """The part of a longer recording that is one clip: decoded from there and encoded anew, never copied packets.
+
+    The clip's words and labels are told from `start_s` on, its attachments are of the clip. See `shards.cut`.
+    """
 
     start_s: float = 0.0
     end_s: float | None = None
     """None is the recording's end; a recording may end before."""
     box: tuple[float, float, float, float] | None = None
     """Left, top, right, bottom as shares of the picture: one of two people in a frame. None is all of it."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and (self.end_s is None or math.isfinite(self.end_s))):
+            raise ValueError(f"cut from {self.start_s} to {self.end_s} s: expected numbers")
+        left, top, right, bottom = self.box or (0.0, 0.0, 1.0, 1.0)
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ValueError(f"box {self.box}: expected left < right and top < bottom, all from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

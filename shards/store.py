@@ -113,10 +113,15 @@ def _flac(video: bytes) -> bytes:
         rate_hz = source.streams.audio[0].rate
     samples = decode_audio(video, rate_hz)
     assert samples is not None, "the caller found sound"
+    return flac((samples * 32767).round().astype(np.int16), rate_hz)
+
+
+def flac(samples: np.ndarray, rate_hz: int) -> bytes:
+    """The content of a .flac of one channel, [N] int16."""
     content = io.BytesIO()
     with av.open(content, "w", "flac") as target:
         stream = target.add_stream("flac", rate=rate_hz, layout="mono")
-        frame = av.AudioFrame.from_ndarray((samples * 32767).round().astype(np.int16)[None], "s16", "mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
         target.mux(stream.encode(frame))
         target.mux(stream.encode())

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
+from shards.cut import from_start
 from shards.features.config import FeaturesConfig, build
 from shards.fill import Sample, fill_part
 from shards.label_counts import check_labels
@@ -155,6 +156,7 @@ def _samples(
     with closing(pool.run(jobs())) as results:
         for _, opened in results:
             clip, split = opening.popleft()
+            clip = from_start(clip)
             yield clip.key, opened if isinstance(opened, Failure) else _sample(clip, split, opened)
 
 
@@ -258,7 +260,7 @@ def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:
     if too_many := _too_many(config, plan):
         console.print(f"the writing will stop: {too_many}", soft_wrap=True, markup=False)
     mean, measured = _mean_bytes(work, plan)
-    console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips")
+    console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips; cuts not counted")
     console.print(f"write all: {work.command(plan)}", soft_wrap=True, markup=False)
     console.print(f"or a share of it: {work.command(plan)} part=i/n", soft_wrap=True, markup=False)
 
@@ -268,7 +270,8 @@ def _mean_bytes(work: Work, plan: Plan) -> tuple[float, int]:
     first = plan.shards[0]
     with (work.folder / f"{first.name}.jsonl").open() as file:
         clips = work.clips(first, file)[:_MEASURED_CLIPS]
-    files = [
-        path for clip in clips for path in (clip.video, clip.audio, *clip.attachments.values()) if path is not None
-    ]
+    files = [path for clip in clips for path in clip.attachments.values()]
+    for clip in clips:
+        if clip.cut is None:  # else the file is the whole recording, of which many clips are cut
+            files += [path for path in (clip.video, clip.audio) if path is not None]
     return sum(path.stat().st_size for path in files if path.exists()) / len(clips), len(clips)

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from shards.cut import cut_sound
 from shards.decode import decode_audio
 from shards.pool import ChildPool, Failure
 from shards.probe import Job, read_file
@@ -29,7 +30,12 @@ def decode_clip(job: Job, rate_hz: int) -> np.ndarray | None:
         DecodeError: the file cannot be read or decoded.
     """
     path = job.audio or job.video
-    return None if path is None else decode_audio(read_file(path), rate_hz)
+    if path is None:
+        return None
+    if job.cut is None:
+        return decode_audio(read_file(path), rate_hz)
+    flac = cut_sound(path, job.cut)
+    return None if flac is None else decode_audio(flac, rate_hz)
 
 
 def decoded_chunks(

@@ -18,8 +18,9 @@ from shards.features.lfbe import LfbeConfig
 from shards.index import ShardSet
 from shards.merge import merge
 from shards.read import EvalLoader, StreamConfig, TrainLoader
-from shards.record import Manifest, RawClip, Word
+from shards.record import Cut, Manifest, RawClip, Word
 from shards.split import SplitConfig
+from shards.store import StoreConfig
 from shards.write import WriteConfig, prepare, run, write, write_part
 from triptych.config import UserError
 
@@ -112,6 +113,38 @@ def test_what_belongs_to_a_clip_without_media_is_stored(given: Given, tmp_path: 
     assert ShardSet(tmp_path / "out").split("train").read(0)["notes.csv"] == b"a,b\n"
 
 
+@pytest.mark.parametrize("form", ["original", "frames"])
+def test_cuts_of_one_recording_are_clips(
+    given: Given, make_clip: Callable[..., Path], tmp_path: Path, form: str
+) -> None:
+    """Six that follow each other from before its start to its end, and one after it."""
+    path, out = make_clip(tmp_path / "long.mp4", seconds=3.0), tmp_path / "out"
+    cuts = [Cut(start_s=0.5 * number - (number == 0), end_s=0.5 * (number + 1)) for number in (*range(6), 9)]
+    clips = [
+        RawClip(key=f"u{number}", speaker=f"s{number}", video=path, cut=cut, words=(Word("a", 1.2, 1.3),))
+        for number, cut in enumerate(cuts)
+    ]
+    store = StoreConfig(media="frames", size=(32, 32)) if form == "frames" else StoreConfig()
+
+    manifest = write(given(clips, features=BOTH, store=store, max_quarantined_share=0.2))
+
+    assert list(manifest.quarantined) == ["u6"]
+    assert "outside of the recording" in manifest.quarantined["u6"]
+    assert manifest.written == 6
+    assert check.run(str(out)) == 0
+    split = ShardSet(out).split("train")
+    media = {"original": {"mp4"}, "frames": {"frames.npz", "m4a"}}[form]
+    for number, key in enumerate(split.keys):
+        members = split.read(number)
+        assert members.keys() == {"json", "lfbe.npy", "face_crops.npy"} | media
+        record = json.loads(members["json"])
+        assert record["duration_s"] == pytest.approx(0.5, abs=0.001)
+        assert record["words"][0]["start_s"] == pytest.approx(0.2 if key == "u0" else 1.2)  # 1 s earlier, or as given
+    loader = EvalLoader(ShardSet(out), build(BOTH), vocabulary=None, batch_size=3, rank=0, world=1, split="train")
+    (batch,) = loader.batches()
+    assert all(track.present.all() for track in batch.tracks.values())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -180,7 +213,7 @@ def test_a_check_lists_unusable_clips_and_keeps_the_limit(
 
 
 def test_unusable_clips_may_be_filtered_and_are_never_all(given: Given, tmp_path: Path) -> None:
-    excluded = [replace(clip, source={"take": clip.key[0]}) for clip in some_unusable()]
-    assert write(given(excluded, keep={"take": ["c"]})).filtered == {"take=x": 2}
+    excluded = [replace(clip, source={"kind": clip.key[0]}) for clip in some_unusable()]
+    assert write(given(excluded, keep={"kind": ["c"]})).filtered == {"kind=x": 2}
     with pytest.raises(UserError, match=r"every one of 2 clips is unusable\. First: x0"):
         prepare(given(excluded[8:], max_quarantined_share=1.0, out=str(tmp_path / "never")))
