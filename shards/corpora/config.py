@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from shards.corpora.avec import Avec2017Config, Avec2019Config
+from shards.corpora.meld import MeldConfig
 from shards.corpora.mosei import MoseiConfig
 from shards.corpora.mosi import MosiConfig
 from shards.corpora.ravdess import RavdessConfig
@@ -33,6 +35,9 @@ class CorpusConfig:
     ravdess: RavdessConfig | None = None
     mosei: MoseiConfig | None = None
     mosi: MosiConfig | None = None
+    meld: MeldConfig | None = None
+    avec2017: Avec2017Config | None = None
+    avec2019: Avec2019Config | None = None
     synthetic: SyntheticConfig | None = None
 
     def __post_init__(self) -> None:
