@@ -77,8 +77,6 @@ class _Avec:
         """
         found = {name: self._recording(name, files) for name, files in self._files().items()}
         for recording in found.values():
-            if not self.media and not recording.frames:
-                continue
             yield from self._windows(recording)
         self._tell(list(found.values()))
 
@@ -122,8 +120,8 @@ class _Avec:
 
     def _windows(self, recording: "_Recording") -> Iterator[RawClip]:
         size, number = round(self.window_s * HZ), 0
-        for frames in recording.frames or [Frames(start_s=0.0, num_steps=0, values={})]:
-            for first in range(0, max(1, frames.num_steps), size):
+        for frames in recording.frames:
+            for first in range(0, frames.num_steps, size):
                 yield self._clip(recording, frames.part(first, size), number)
                 number += 1
 
@@ -140,6 +138,9 @@ class _Avec:
                 float(any(turn.holds(time_s) for turn in recording.turns)) for time_s in frames.times_s
             ]
         cut = Cut(start_s=frames.start_s, end_s=frames.end_s)
+        unusable = (
+            None if recording.has_media or not self.media else f"{recording.name}: neither audio nor video is there"
+        )
         return RawClip(
             key=f"{recording.name}/{number:04d}",
             speaker=recording.name,
@@ -147,18 +148,11 @@ class _Avec:
             audio=recording.audio if self.media else None,
             cut=cut if self.media and recording.has_media else None,
             duration_s=None if self.media else frames.duration_s,
-            unusable=self._unusable(recording),
+            unusable=unusable,
             words=None if recording.words is None else _within(recording.words, frames),
             source=source if recording.words is None else source | {"word_times": "spread"},
             labels={name: {"rate_hz": HZ, "values": values} for name, values in labels.items()},
         )
-
-    def _unusable(self, recording: "_Recording") -> str | None:
-        if not self.media:
-            return None
-        if not recording.has_media:
-            return f"neither audio/{recording.name}.wav nor video/{recording.name}.avi or .mp4 is there"
-        return None if recording.frames else "neither labels nor a readable wav header tell how long the recording is"
 
     def _tell(self, recordings: list["_Recording"]) -> None:
         """Log what was found beside what is published, and what is missing."""
@@ -179,13 +173,11 @@ class _Avec:
             "words outside of the labelled time, which are left out": [
                 one.name for one in recordings if one.loose_words
             ],
-            "neither labels nor a known length, and are left out": [
-                one.name for one in recordings if not self.media and not one.frames
-            ],
+            "neither labels nor a known length, and are left out": [one.name for one in recordings if not one.frames],
         }
         for what, names in told.items():
             if names:
-                logger.warning("%s: %d recordings have %s, first: %s", self.name, len(names), what, names[0])
+                logger.warning("%s: %d recordings have %s: %s", self.name, len(names), what, ", ".join(names))
 
 
 @dataclass(frozen=True, kw_only=True)

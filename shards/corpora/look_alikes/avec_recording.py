@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.corpora.look_alikes.people import FPS, in_turn, utter, write_wav
-from shards.corpora.synthetic_render import write_media
+from shards.corpora.look_alikes.picture import write_picture
 from shards.corpora.synthetic_script import rng
 
 _AROUSAL = {"neutral": 0.0, "happy": 0.3, "sad": -0.2, "angry": 0.4}
@@ -30,11 +30,7 @@ def make_recording(folder: Path, name: str, seed: int, *, utterances: int, heade
     spoken = [utter(seed, name, f"avec/{name}/{number}", mood) for number, mood in enumerate(moods)]
     frames, samples, starts_s = in_turn(spoken)
     write_wav(folder / "audio" / f"{name}.wav", samples)
-    silent = folder / "sound.m4a"  # as in the challenge, the sound is in the wav file alone
-    video = folder / "video" / f"{name}.mp4"
-    write_media(frames, samples, video, silent, independent=False)
-    silent.unlink()
-    video.rename(video.with_suffix(".avi"))
+    write_picture(folder / "video" / f"{name}.avi", frames)  # without sound: that is in the wav file alone
     own = [(start_s, one) for number, (start_s, one) in enumerate(zip(starts_s, spoken, strict=True)) if number != 1]
     turns = [f"{start_s:.3f};{start_s + one.duration_s:.3f}\n" for start_s, one in own]
     said = [f"{turn[:-1]};{one.text}\n" for turn, (_, one) in zip(turns, own, strict=True)]

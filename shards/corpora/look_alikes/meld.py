@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.corpora.look_alikes.people import in_turn, utter
+from shards.corpora.look_alikes.picture import write_picture
 from shards.corpora.meld import FOLDERS
 from shards.corpora.synthetic_render import write_media
 
@@ -85,10 +86,10 @@ def _make_row(folder: Path, place: _Place, seed: int) -> tuple[object, ...]:
         frames, samples, _ = in_turn([spoken, utter(seed, "someone", key), utter(seed, "someone else", key)])
     if place.where != _MISSING:
         video = folder / FOLDERS[place.split] / f"{place.stem}.mp4"
-        silent = folder / "sound.m4a" if place.where == _SILENT else None
-        write_media(frames, samples, video, silent, independent=False)
-        if silent is not None:
-            silent.unlink()
+        if place.where == _SILENT:
+            write_picture(video, frames)
+        else:
+            write_media(frames, samples, video, None, independent=False)
         if place.where == _CORRUPT:
             video.write_bytes(video.read_bytes()[:600])
     start_s = 60 * place.dialogue + 10 * place.utterance + 0.059
