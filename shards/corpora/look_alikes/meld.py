@@ -56,7 +56,8 @@ def make(folder: Path, seed: int) -> None:
     """Fill an empty folder.
 
     Faults: a corrupt, a missing and three wrongly cut clips under the names of the real ones, a clip without sound, a
-    row without duration, clips without a row, curly quotes, mojibake, a speaker with a blank too much, CRLF.
+    row without duration, clips without a row, curly quotes, mojibake, a speaker with a blank too much, CRLF; and the
+    official split, which divides dialogues but not episodes.
     """
     for split, dialogues in DIALOGUES.items():
         places = [(dialogue, number) for dialogue, count in dialogues.items() for number in range(count)]
@@ -96,7 +97,7 @@ def _make_row(folder: Path, place: _Place, seed: int) -> tuple[object, ...]:
     end_s = start_s + len(frames) / 25
     return (
         *(place.number + 1, _text(spoken.text, place), speaker + " " * (place.where == _SPACED), emotion, sentiment),
-        *(place.dialogue, place.stem.rpartition("utt")[2], 8, 21),
+        *(place.dialogue, place.stem.rpartition("utt")[2], 8, place.dialogue % 24 + 1),
         *(_time(second, place) for second in (start_s, start_s if place.where == _NO_TIME else end_s)),
     )
 

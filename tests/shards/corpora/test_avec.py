@@ -161,36 +161,40 @@ def test_a_recording_of_unknown_length_is_left_out_and_told(
 
 
 def written(corpus: CorpusConfig, out: Path, **settings: Any) -> Manifest:
-    return write(WriteConfig(corpus=corpus, out=str(out), split=SplitConfig(by="source"), workers=1, **settings))
+    """Every clip goes to train."""
+    split = SplitConfig(by="video", train=1, valid=0, test=0)
+    return write(WriteConfig(corpus=corpus, out=str(out), split=split, workers=1, **settings))
 
 
-def batch_of(folder: Path, split: str) -> Batch:
+def batch_of(folder: Path) -> Batch:
     shard_set = ShardSet(folder)
     settings: dict[str, Any] = {"batch_size": 50, "rank": 0, "world": 1, "labels": SERIES}
-    return next(EvalLoader(shard_set, {}, vocabulary=shard_set.vocabulary(), split=split, **settings).batches())
+    return next(EvalLoader(shard_set, {}, vocabulary=shard_set.vocabulary(), split="train", **settings).batches())
 
 
 def test_avec2017_goes_the_whole_way(avec2017: Path, tmp_path: Path) -> None:
     config = CorpusConfig(avec2017=Avec2017Config(root=str(avec2017)))
 
-    manifest = written(config, tmp_path / "shards")
+    manifest = written(config, tmp_path)
 
     assert (manifest.found, manifest.written, manifest.quarantined) == (9, 9, {})
     assert (manifest.counts["without_audio"], manifest.counts["without_video"]) == (0, 2)
-    raw = {clip.key: clip for clip in config.avec2017.clips()} if config.avec2017 else {}
-    batch = batch_of(tmp_path / "shards", "train")
-    assert sorted(batch.keys) == ["Train_01/0000", "Train_01/0001", "Train_02/0000", "Train_02/0001"]
+    raw = {clip.key: clip for clip in clips(avec2017)}
+    batch = batch_of(tmp_path)
+    assert set(batch.keys) == raw.keys()
+    durations = dict(zip(batch.keys, ShardSet(tmp_path).split("train").durations.tolist(), strict=True))
+    assert durations == {key: pytest.approx(clip.duration_s, abs=0.05) for key, clip in raw.items()}
     for row, key in enumerate(batch.keys):
-        values = torch.tensor(raw[key].labels["valence"]["values"])
-        assert torch.equal(batch.labels["valence"][row][: len(values)], values)
-        assert batch.labels["valence"][row][len(values) :].isnan().all()
-    assert batch_of(tmp_path / "shards", "test").labels["arousal"].isnan().all()
+        for name in SERIES:
+            values = torch.tensor(raw[key].labels[name]["values"] if name in raw[key].labels else [])
+            assert torch.equal(batch.labels[name][row][: len(values)], values)
+            assert batch.labels[name][row][len(values) :].isnan().all()
 
 
 def test_avec2019_goes_the_whole_way(avec2019: Path, tmp_path: Path) -> None:
     config = CorpusConfig(avec2019=Avec2019Config(root=str(avec2019)))
 
-    manifest = written(config, tmp_path / "shards", max_quarantined_share=0.5, keep={"language": ["DE", "HU"]})
+    manifest = written(config, tmp_path, max_quarantined_share=0.5, keep={"language": ["DE", "HU"]})
 
     assert (manifest.found, manifest.written, len(manifest.quarantined)) == (7, 3, 2)
     assert manifest.filtered == {"language=CN": 2}
@@ -202,16 +206,9 @@ def test_a_real_file_of_avec2019(real_data: Path, tmp_path: Path) -> None:
     shutil.copy(real_data / "avec" / "Devel_DE_01.csv", tmp_path / "raw" / "labels")
     config = CorpusConfig(avec2019=Avec2019Config(root=str(tmp_path / "raw"), media=False))
 
-    write(
-        WriteConfig(
-            corpus=config,
-            out=str(tmp_path / "shards"),
-            split=SplitConfig(by="video", train=0, valid=1, test=0),
-            workers=1,
-        )
-    )
+    written(config, tmp_path / "shards")
 
-    batch = batch_of(tmp_path / "shards", "valid")
+    batch = batch_of(tmp_path / "shards")
     assert sorted(batch.keys) == [f"Devel_DE_01/{window:04d}" for window in range(18)]
     arousal = {key: batch.labels["arousal"][row] for row, key in enumerate(batch.keys)}
     steps = {key: int((~values.isnan()).sum()) for key, values in arousal.items()}

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from shards.corpora.look_alikes.meld import HEADER
 from shards.corpora.meld import EMOTIONS, SENTIMENTS, MeldConfig
 from shards.index import ShardSet
 from shards.read import EvalLoader
-from shards.record import RawClip
+from shards.record import Manifest, RawClip
 from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
@@ -150,78 +151,61 @@ def test_what_is_known_to_be_bad_is_unusable_and_told(corpus: Path, caplog: pyte
 
 
 def test_the_look_alike_goes_the_whole_way(corpus: Path, tmp_path: Path) -> None:
-    config = WriteConfig(
-        corpus=CorpusConfig(meld=MeldConfig(root=str(corpus))),
-        out=str(tmp_path / "shards"),
-        split=SplitConfig(by="source", allow=["video"]),
-        max_quarantined_share=0.3,
-        workers=1,
-    )
-
-    manifest = write(config)
+    manifest = write_all(MeldConfig(root=str(corpus)), tmp_path, max_quarantined_share=0.3)
 
     assert (manifest.found, manifest.written, len(manifest.quarantined)) == (22, 17, 5)
     assert manifest.counts["without_audio"] == 1
     assert manifest.counts["without_video"] == manifest.counts["without_words"] == 0
-    assert {shard.split: shard.num_samples for shard in manifest.shards} == {"train": 10, "valid": 2, "test": 5}
-    emotions = Counter(emotion for split in ("train", "valid", "test") for emotion in streamed(tmp_path, split))
-    assert emotions == manifest.labels["emotion"]
+    emotions = streamed(tmp_path)
+    assert Counter(key.partition("/")[0] for key in emotions) == {"train": 10, "dev": 2, "test": 5}
+    assert emotions["train/dia0_utt1"] == "joy"
+    assert Counter(emotions.values()) == manifest.labels["emotion"]
 
 
 def test_text_alone_goes_the_whole_way(corpus: Path, tmp_path: Path) -> None:
-    write_text(corpus, tmp_path / "shards")
-    assert [len(streamed(tmp_path, split)) for split in ("train", "valid", "test")] == [12, 3, 7]
+    assert write_all(MeldConfig(root=str(corpus), media=False), tmp_path).quarantined == {}
+    assert Counter(key.partition("/")[0] for key in streamed(tmp_path)) == {"train": 12, "dev": 3, "test": 7}
 
 
-def write_text(root: Path, out: Path) -> None:
-    config = WriteConfig(
-        corpus=CorpusConfig(meld=MeldConfig(root=str(root), media=False)),
-        out=str(out),
-        split=SplitConfig(by="source", allow=["video"]),
-        workers=1,
-    )
-    assert write(config).quarantined == {}
+def write_all(corpus: MeldConfig, out: Path, **settings: Any) -> Manifest:
+    """Every clip goes to train."""
+    split = SplitConfig(by="video", train=1, valid=0, test=0)
+    return write(WriteConfig(corpus=CorpusConfig(meld=corpus), out=str(out), split=split, workers=1, **settings))
 
 
-def streamed(folder: Path, split: str) -> list[str]:
-    """The emotion of every clip of a split, as batches carry it; words and sentiment must be there too."""
-    shard_set = ShardSet(folder / "shards")
-    loader = EvalLoader(
-        shard_set,
-        {},
-        vocabulary=shard_set.vocabulary(),
-        batch_size=500,
-        rank=0,
-        world=1,
-        split=split,
-        labels={"emotion": EMOTIONS, "sentiment": SENTIMENTS},
-    )
-    emotions = []
+def streamed(folder: Path) -> dict[str, str]:
+    """Key -> emotion of every clip, as batches carry it; words and sentiment must be there too."""
+    shard_set, emotions = ShardSet(folder), {}
+    asked: dict[str, tuple[str, ...]] = {"emotion": EMOTIONS, "sentiment": SENTIMENTS}
+    settings: dict[str, Any] = {"batch_size": 500, "rank": 0, "world": 1, "labels": asked}
+    loader = EvalLoader(shard_set, {}, vocabulary=shard_set.vocabulary(), split="train", **settings)
     for batch in loader.batches():
         assert batch.tracks["text"].mask.any(dim=1).all()
         assert (batch.labels["sentiment"] >= 0).all()
-        emotions += [EMOTIONS[index] for index in batch.labels["emotion"].tolist()]
+        emotions |= dict(zip(batch.keys, [EMOTIONS[index] for index in batch.labels["emotion"].tolist()], strict=True))
     return emotions
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_official_files(real_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clips = {clip.key: clip for clip in MeldConfig(root=str(real_data / "meld"), media=False).clips()}
-    write_text(real_data / "meld", tmp_path / "shards")
+    manifest = write_all(MeldConfig(root=str(real_data / "meld"), media=False), tmp_path)
+    emotions = streamed(tmp_path)
 
     assert Counter(clip.source["split"] for clip in clips.values()) == {"train": 9989, "valid": 1109, "test": 2610}
     dialogues = Counter(dialogue.partition("/")[0] for dialogue in {clip.source["dialogue"] for clip in clips.values()})
     assert dialogues == {"train": 1038, "dev": 114, "test": 280}
-    assert {split: Counter(streamed(tmp_path, split)) for split in ("train", "valid", "test")} == {
+    counted = {
+        split: Counter(emotion for key, emotion in emotions.items() if key.startswith(f"{split}/"))
+        for split in ("train", "dev", "test")
+    }
+    assert counted == {
         "train": dict(zip(EMOTIONS, (1109, 271, 268, 1743, 4710, 683, 1205), strict=True)),
-        "valid": dict(zip(EMOTIONS, (153, 22, 40, 163, 470, 111, 150), strict=True)),
+        "dev": dict(zip(EMOTIONS, (153, 22, 40, 163, 470, 111, 150), strict=True)),
         "test": dict(zip(EMOTIONS, (345, 68, 50, 402, 1256, 208, 281), strict=True)),
     }
-    assert ShardSet(tmp_path / "shards").manifest.labels["sentiment"] == {
-        "negative": 4184,
-        "neutral": 6436,
-        "positive": 3088,
-    }
+    assert manifest.labels["sentiment"] == {"negative": 4184, "neutral": 6436, "positive": 3088}
     assert [word.text for word in clips["train/dia0_utt1"].words or ()] == [
         "You",
         "must’ve",
