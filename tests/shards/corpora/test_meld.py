@@ -175,7 +175,8 @@ def write_all(corpus: MeldConfig, out: Path, **settings: Any) -> Manifest:
 
 def streamed(folder: Path) -> dict[str, str]:
     """Key -> emotion of every clip, as batches carry it; words and sentiment must be there too."""
-    shard_set, emotions = ShardSet(folder), {}
+    shard_set = ShardSet(folder)
+    emotions: dict[str, str] = {}
     asked: dict[str, tuple[str, ...]] = {"emotion": EMOTIONS, "sentiment": SENTIMENTS}
     settings: dict[str, Any] = {"batch_size": 500, "rank": 0, "world": 1, "labels": asked}
     loader = EvalLoader(shard_set, {}, vocabulary=shard_set.vocabulary(), split="train", **settings)
