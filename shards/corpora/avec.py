@@ -18,7 +18,7 @@ import wave
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,7 +40,7 @@ PUBLISHED_2019 = {
     ("HU", "Test"): 18,
     ("CN", "Test"): 70,
 }
-"""Recordings, as the challenge's baseline (github.com/AudioVisualEmotionChallenge/AVEC2019) reads them."""
+"""Recordings, as public loaders of the challenge's files expect them; the paper's table was not at hand."""
 
 _VIDEO = (".avi", ".mp4")
 
@@ -69,8 +69,8 @@ class _Avec:
         speaking (1 in the person's turns, else 0), where there is a file of turns: series at 10 Hz.
 
         `source` has split (train, valid or test), video (the recording, also the speaker), window, language and, with
-        a transcript, word_times. A recording without a media file is `unusable`; one without labels whose length is
-        not known either is left out. Both, and the counts beside the published ones, are logged.
+        a transcript, word_times. A recording without a media file, or without labels and of unknown length, is
+        `unusable`; both, and the counts beside the published ones, are logged.
 
         Raises:
             UserError: nothing in this layout, or a file that does not follow it.
@@ -119,6 +119,9 @@ class _Avec:
         )
 
     def _windows(self, recording: "_Recording") -> Iterator[RawClip]:
+        if not recording.frames:
+            unknown = self._clip(recording, Frames(start_s=0.0, num_steps=1, values={}), 0)
+            yield replace(unknown, unusable=f"{recording.name}: its length is unknown")
         size, number = round(self.window_s * HZ), 0
         for frames in recording.frames:
             for first in range(0, frames.num_steps, size):
@@ -173,7 +176,7 @@ class _Avec:
             "words outside of the labelled time, which are left out": [
                 one.name for one in recordings if one.loose_words
             ],
-            "neither labels nor a known length, and are left out": [one.name for one in recordings if not one.frames],
+            "neither labels nor a known length": [one.name for one in recordings if not one.frames],
         }
         for what, names in told.items():
             if names:

@@ -147,22 +147,22 @@ def test_the_known_faults_are_told(avec2017: Path, avec2019: Path, caplog: pytes
     assert unusable == ["Train_HU_01/0000", "Train_HU_01/0001"]
 
 
-def test_a_recording_of_unknown_length_is_left_out_and_told(
+def test_a_recording_of_unknown_length_is_unusable_and_told(
     avec2017: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = shutil.copytree(avec2017, tmp_path / "corpus")
     (root / "audio" / "Test_01.wav").unlink()  # turns and transcript still tell
     for kind in ("audio/Test_02.wav", "turns/Test_02.csv", "transcriptions/Test_02.csv"):
         (root / kind).unlink()
-    keys = {clip.source["video"] for clip in clips(root, media=True)}
-    assert "Test_01" in keys
-    assert "Test_02" not in keys
-    assert "1 recordings have neither labels nor a known length, and are left out: Test_02" in caplog.text
+    found = {clip.key: clip.unusable for clip in clips(root, media=True)}
+    assert found["Test_01/0000"] is None
+    assert [reason for key, reason in found.items() if key.startswith("Test_02")] == ["Test_02: its length is unknown"]
+    assert "1 recordings have neither labels nor a known length: Test_02" in caplog.text
 
 
-def written(corpus: CorpusConfig, out: Path, **settings: Any) -> Manifest:
-    """Every clip goes to train."""
-    split = SplitConfig(by="video", train=1, valid=0, test=0)
+def written(corpus: CorpusConfig, out: Path, split: SplitConfig | None = None, **settings: Any) -> Manifest:
+    """Every clip goes to train, unless a split is given."""
+    split = split or SplitConfig(by="video", train=1, valid=0, test=0)
     return write(WriteConfig(corpus=corpus, out=str(out), split=split, workers=1, **settings))
 
 
@@ -194,7 +194,8 @@ def test_avec2017_goes_the_whole_way(avec2017: Path, tmp_path: Path) -> None:
 def test_avec2019_goes_the_whole_way(avec2019: Path, tmp_path: Path) -> None:
     config = CorpusConfig(avec2019=Avec2019Config(root=str(avec2019)))
 
-    manifest = written(config, tmp_path, max_quarantined_share=0.5, keep={"language": ["DE", "HU"]})
+    split = SplitConfig(by="source")
+    manifest = written(config, tmp_path, split, max_quarantined_share=0.5, keep={"language": ["DE", "HU"]})
 
     assert (manifest.found, manifest.written, len(manifest.quarantined)) == (7, 3, 2)
     assert manifest.filtered == {"language=CN": 2}
