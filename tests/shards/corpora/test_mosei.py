@@ -1,5 +1,7 @@
 import json
 import shutil
+import wave
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,13 +13,17 @@ from shards.corpora.look_alikes.mosei import MOODS
 from shards.corpora.look_alikes.segments import write_csd
 from shards.corpora.mosei import COLUMNS, MoseiConfig
 from shards.corpora.synthetic_script import script
+from shards.decode import audio_of, decode_audio
+from shards.features.config import AudioFeature, FeaturesConfig
+from shards.features.lfbe import LfbeConfig
 from shards.index import ShardSet
 from shards.look_alike import make
 from shards.read import EvalLoader
-from shards.record import ClipRecord, Cut, RawClip
+from shards.record import ClipRecord, RawClip
 from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
+from triptych.labels import Number
 
 NAMES = [column.name for column in COLUMNS]
 
@@ -97,8 +103,10 @@ def test_word_times_count_from_the_clips_start(mosei: Path) -> None:
 def test_overlapping_segments_share_words_and_the_recording(mosei: Path) -> None:
     first, over, second, *_ = by_start(clips_of(mosei), "127908")
 
-    assert first.cut == Cut(start_s=0.0, end_s=pytest.approx(float(first.source["end_s"])))
+    assert first.cut is not None
     assert over.cut is not None
+    assert (first.cut.start_s, first.cut.box) == (0.0, None)
+    assert first.cut.end_s == pytest.approx(float(first.source["end_s"]), abs=1e-3)
     assert over.cut.start_s == 1.0
     assert first.video == over.video == second.video
     middle = {word.text for word in over.words or ()}
@@ -222,6 +230,7 @@ def test_labels_and_words_go_through_shards_into_batches(mosei: Path, tmp_path: 
     assert (manifest.found, manifest.written, manifest.quarantined) == (29, 29, {})
     given = {clip.key: clip for clip in corpus.clips()}
     shard_set, seen = ShardSet(str(out)), []
+    asked = {name: Number() for name in NAMES}
     for name in ("train", "valid", "test"):
         shards = shard_set.split(name)
         for sample_id in range(len(shards)):
@@ -230,9 +239,51 @@ def test_labels_and_words_go_through_shards_into_batches(mosei: Path, tmp_path: 
             assert (record.labels, record.words, record.source) == (clip.labels, clip.words, clip.source)
             assert (record.has_audio, record.has_video) == (False, False)
         vocabulary = shard_set.vocabulary()
-        loader = EvalLoader(shard_set, {}, vocabulary=vocabulary, batch_size=4, rank=0, world=1, split=name)
+        loader = EvalLoader(
+            shard_set, {}, vocabulary=vocabulary, labels=asked, batch_size=4, rank=0, world=1, split=name
+        )
         for batch in loader.batches():
             seen += batch.keys
             lengths = batch.tracks["text"].mask.sum(1).tolist()
             assert lengths == [len(given[key].words or ()) for key in batch.keys]
+            for label, values in batch.labels.items():
+                assert values.tolist() == pytest.approx([given[key].labels[label] for key in batch.keys])
     assert sorted(seen) == sorted(given)
+
+
+@pytest.mark.slow
+def test_clips_are_cut_from_their_recordings(mosei: Path, tmp_path: Path) -> None:
+    corpus = MoseiConfig(root=str(mosei), words="CMU_MOSEI_TimestampedWords.csd")
+    config = WriteConfig(
+        corpus=CorpusConfig(mosei=corpus),
+        out=str(tmp_path / "out"),
+        split=SplitConfig(by="video", train=0.5, valid=0.25, test=0.25),
+        features=FeaturesConfig(audio=AudioFeature(lfbe=LfbeConfig(bands=4))),
+        workers=1,
+    )
+    with pytest.raises(UserError, match=r"4 of 29 clips are unusable.*lost-_0007\.mp4 is missing"):
+        write(config)
+
+    manifest = write(replace(config, max_quarantined_share=0.15))
+
+    assert (manifest.found, manifest.written, len(manifest.quarantined)) == (29, 25, 4)
+    shard_set, records, sounds = ShardSet(str(tmp_path / "out")), {}, {}
+    for name in ("train", "valid", "test"):
+        shards = shard_set.split(name)
+        for sample_id in range(len(shards)):
+            members = shards.read(sample_id)
+            record = ClipRecord.from_json(json.loads(members["json"]))
+            records[record.key] = record
+            sounds[record.key] = decode_audio(audio_of(members), 16000)
+    for clip in corpus.clips():
+        if clip.unusable is None:
+            record, (start_s, end_s) = records[clip.key], (float(clip.source[name]) for name in ("start_s", "end_s"))
+            over_s = 2.0 if clip.key == by_start(clips_of(mosei), "127908")[-1].key else 0.0
+            assert record.duration_s == pytest.approx(end_s - max(0.0, start_s) - over_s, abs=0.05)
+            assert (record.has_audio, record.has_video) == (True, True)
+            assert (record.labels, record.words) == (clip.labels, clip.words)
+    with wave.open(str(mosei / "Raw/Audio/Full/WAV_16000/127908.wav")) as file:
+        whole = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32768
+    over = next(key for key in records if key.startswith("127908/0001000_"))
+    part = whole[16000 : 16000 + len(sounds[over])]
+    assert np.corrcoef(part, sounds[over][: len(part)])[0, 1] > 0.95
