@@ -7,6 +7,10 @@ import pytest
 
 from shards.corpora.ravdess import RavdessConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.features.config import AudioFeature, FeaturesConfig, build
+from shards.features.lfbe import LfbeConfig
+from shards.index import ShardSet
+from shards.read import EvalLoader
 from shards.split import SplitConfig, draw
 from shards.write import WriteConfig, write
 from triptych.config import config_folder, load
@@ -43,12 +47,77 @@ def test_clips_of_different_people_with_sound_inside(real_data: Path, tmp_path: 
     assert manifest.counts["seconds"] == 48
 
 
-def test_ravdess_labels(real_data: Path) -> None:
-    clips = list(RavdessConfig(root=str(real_data / "ravdess")).clips())
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
-    assert Counter(clip.source["modality"] for clip in clips) == {"audio": 480, "av": 4}
-    assert Counter(clip.labels["emotion"] for clip in clips if clip.audio) == {
+
+def ravdess_shards(real_data: Path, out: Path, modality: str) -> ShardSet:
+    overrides = [f"corpus.ravdess.root={real_data / 'ravdess'}", f"corpus.ravdess.modality={modality}"]
+    overrides += [f"out={out}", "workers=1", "split.train=1", "split.valid=0", "split.test=0", "timeout_s=600"]
+    overrides += ["features.audio=null", "features.video=null"]  # the stream computes them, with the same numbers
+    write(load(WriteConfig, config_folder() / "shards" / "ravdess.yaml", overrides))
+    return ShardSet(out)
+
+
+def streamed(shard_set: ShardSet) -> Counter[str]:
+    """Emotion -> clips that arrive in batches."""
+    features = build(FeaturesConfig(audio=AudioFeature(lfbe=LfbeConfig())))
+    loader = EvalLoader(
+        shard_set,
+        features,
+        vocabulary=None,
+        batch_size=32,
+        rank=0,
+        world=1,
+        split="train",
+        labels={"emotion": EMOTIONS},
+    )
+    return Counter(EMOTIONS[int(label)] for batch in loader.batches() for label in batch.labels["emotion"])
+
+
+@pytest.mark.slow
+def test_ravdess_sound_to_batches(real_data: Path, tmp_path: Path) -> None:
+    shard_set = ravdess_shards(real_data, tmp_path / "out", "audio")
+
+    manifest = shard_set.manifest
+    assert (manifest.found, manifest.written, manifest.quarantined) == (480, 480, {})
+    emotions = {
         "neutral": 32,
-        **dict.fromkeys(("calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"), 64),
+        "calm": 64,
+        "happy": 64,
+        "sad": 64,
+        "angry": 64,
+        "fearful": 64,
+        "disgust": 64,
+        "surprised": 64,
     }
-    assert len({clip.speaker for clip in clips}) == 8
+    assert manifest.labels["emotion"] == emotions
+    assert manifest.labels["intensity"] == {"normal": 256, "strong": 224}
+    assert manifest.counts["without_video"] == 480
+    assert streamed(shard_set) == emotions
+    clips = RavdessConfig(root=str(real_data / "ravdess"), modality="audio").clips()
+    assert Counter(clip.speaker for clip in clips) == {
+        "actor-01": 60,
+        "actor-02": 60,
+        "actor-03": 60,
+        "actor-04": 60,
+        "actor-05": 60,
+        "actor-06": 60,
+        "actor-07": 60,
+        "actor-08": 60,
+    }
+
+
+@pytest.mark.slow
+def test_ravdess_av_to_batches(real_data: Path, tmp_path: Path) -> None:
+    """The four are also among the 480 sounds: auto reads them once, with their picture."""
+    shard_set = ravdess_shards(real_data, tmp_path / "out", "auto")
+
+    manifest = shard_set.manifest
+    assert (manifest.found, manifest.written, manifest.quarantined) == (4, 4, {})
+    assert manifest.labels["emotion"] == {"disgust": 1, "surprised": 3}
+    assert manifest.counts["without_audio"] == manifest.counts["without_video"] == 0
+    assert streamed(shard_set) == {"disgust": 1, "surprised": 3}
+    clips = list(RavdessConfig(root=str(real_data / "ravdess"), modality="all").clips())
+    takes = Counter(clip.source["take"] for clip in clips)
+    assert (len(clips), len(takes), sum(count == 2 for count in takes.values())) == (484, 480, 4)
+    assert Counter(clip.speaker for clip in clips if clip.video) == {"actor-01": 1, "actor-06": 3}

@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, spoken, write_wav) -> Path:
 
 def config(corpus: Path, model: Path, out: Path, **others) -> TranscribeConfig:
     return TranscribeConfig(
-        corpus=CorpusConfig(ravdess=RavdessConfig(root=str(corpus))),
+        corpus=CorpusConfig(ravdess=RavdessConfig(root=str(corpus), modality="all")),
         model=str(model),
         out=str(out),
         workers=1,
