@@ -20,7 +20,7 @@ from rich.console import Console
 
 from triptych.config import UserError, load, nearest
 
-CORPORA: tuple[str, ...] = ("avec2017", "avec2019", "meld", "mosei", "mosi", "ravdess")
+CORPORA: tuple[str, ...] = ("avec2017", "avec2019", "iemocap", "meld", "mosei", "mosi", "ravdess")
 """Each is the module `shards.corpora.look_alikes.<name>` with `make(folder, seed)`, which fills an empty folder."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shards.corpora.avec import Avec2017Config, Avec2019Config
+from shards.corpora.iemocap import IemocapConfig
 from shards.corpora.meld import MeldConfig
 from shards.corpora.mosei import MoseiConfig
 from shards.corpora.mosi import MosiConfig
@@ -33,6 +34,7 @@ class CorpusConfig:
 
     voxceleb2: VoxCeleb2Config | None = None
     ravdess: RavdessConfig | None = None
+    iemocap: IemocapConfig | None = None
     mosei: MoseiConfig | None = None
     mosi: MosiConfig | None = None
     meld: MeldConfig | None = None
