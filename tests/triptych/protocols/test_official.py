@@ -22,7 +22,7 @@ def test_the_sdks_folds_are_the_standard_ones_and_one_moved_video_is_not(real_da
     trained, tested = (next(video for video in folds if folds[video] == split) for split in ("train", "test"))
     with pytest.raises(UserError, match=f"{name}/standard: these are not the standard folds: {counts} videos"):
         module.STANDARD_FOLDS.verdict({**folds, trained: "test", tested: "train"})
-    with pytest.raises(UserError, match="split.by=source"):
+    with pytest.raises(UserError, match=r"split\.by=source"):
         module.STANDARD_FOLDS.verdict({**folds, trained: "test"})
 
 
