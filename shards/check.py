@@ -25,6 +25,7 @@ from shards.features.words import WORDS
 from shards.headers import header_problems
 from shards.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
+from shards.split import misplaced
 from shards.storage import Folder
 from shards.summary import Tally, all_labels, without
 from shards.words import Vocabulary
@@ -130,6 +131,7 @@ def inspect(folder: Path, manifest: Manifest, *, quiet: bool) -> Found:
     specs = [FeatureSpec.from_json(fields) for fields in manifest.features]
     found, keys, groups = Found(), Counter[str](), dict[str, set[str]]()
     tallies = {split: Tally() for split in SPLITS}
+    by = str(manifest.split.get("by"))
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:  # hashing lets other threads run
         shards = pool.map(lambda info: _check_shard(folder, info, specs), manifest.shards)
         for shard in track(shards, "checking", total=len(manifest.shards), disable=quiet):
@@ -141,8 +143,10 @@ def inspect(folder: Path, manifest: Manifest, *, quiet: bool) -> Found:
             for record in shard.records:
                 if record.split in tallies:
                     tallies[record.split].add(record)
-                if (group := _group(record, str(manifest.split.get("by")))) is not None:
+                if (group := _group(record, by)) is not None:
                     groups.setdefault(group, set()).add(record.split)
+                if (told := misplaced(record, by)) is not None:
+                    found.add("splits", record.key, told)
     keys.update(found.keys)
     _check_accounting(manifest, found)
     _check_splits(manifest, keys, groups, found)

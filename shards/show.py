@@ -27,6 +27,7 @@ from shards.index import ShardSet, Split
 from shards.label_figure import label_figure
 from shards.label_tables import label_tables
 from shards.record import SPLITS, ClipRecord, Manifest
+from shards.split import print_split
 from shards.summary import Tally, splits_table
 from triptych.config import UserError, load
 
@@ -127,6 +128,7 @@ def _print_splits(console: Console, shard_set: ShardSet, tallies: Mapping[str, T
     manifest = shard_set.manifest
     title = f"{shard_set.location}: {manifest.corpus}, split by {manifest.split.get('by')}"
     console.print(title, soft_wrap=True, markup=False)
+    print_split(console, manifest.split)
     console.print(splits_table(tallies))
     for name, tally in tallies.items():
         seconds = tally.durations

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shards.record import SPLITS, RawClip
+from rich.console import Console
+
+from shards.record import SPLITS, ClipRecord, RawClip
 from triptych.config import UserError, nearest
 from triptych.protocols import leaks, registry
 from triptych.protocols.leaks import Shared
@@ -99,6 +101,38 @@ def account(assigned: Assignment, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     told = {"shared": [str(leak) for leak in assigned.leaks], "note": assigned.note}
     return {**config, "sha256": assigned.sha256, **{name: value for name, value in told.items() if value}}
+
+
+def print_split(console: Console, said: Mapping[str, Any]) -> None:
+    """Say what a manifest tells of its split: what two splits share by design, and what belongs beside every score.
+
+    Args:
+        console: to print to.
+        said: `Manifest.split`.
+    """
+    for leak in said.get("shared", ()):
+        console.print(f"by design: {leak}", markup=False)
+    if said.get("note"):
+        console.print(f"note: {said['note']}", soft_wrap=True, markup=False)
+    if said.get("sha256"):
+        console.print(f"SHA-256 of the sorted key<TAB>split lines, as divided: {said['sha256']}", soft_wrap=True)
+
+
+def misplaced(record: ClipRecord, by: str) -> str | None:
+    """What is wrong with a written clip's split under a rule that knows every clip's; None of rules that draw.
+
+    Args:
+        record: the clip.
+        by: the rule, as in SplitConfig.
+    """
+    if by != "source" and not by.startswith(_PROTOCOL):
+        return None
+    try:
+        place = own_split if by == "source" else registry.find_fold(by.removeprefix(_PROTOCOL)).place
+        placed = place(record)
+    except UserError as error:
+        return str(error)
+    return None if placed == (record.split,) else f"is in {record.split}, where the split {by} does not put it"
 
 
 def draw(clips: Sequence[RawClip], config: SplitConfig) -> dict[str, str]:

@@ -35,7 +35,7 @@ from shards.pool import ChildPool, Failure
 from shards.probe import Job, Opened, open_clip
 from shards.record import ClipRecord, Manifest, RawClip
 from shards.scan import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
-from shards.split import SplitConfig, account, divide
+from shards.split import SplitConfig, account, divide, print_split
 from shards.store import StoreConfig
 from shards.work import Plan, PlannedShard, Work, leaves, part_of
 from triptych.config import UserError, chosen, dump, find, load, to_dict
@@ -259,6 +259,7 @@ def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:
         console.print(f"  all of them: quarantined in {work.folder / 'plan.json'}", soft_wrap=True, markup=False)
     if too_many := _too_many(config, plan):
         console.print(f"the writing will stop: {too_many}", soft_wrap=True, markup=False)
+    print_split(console, plan.split)
     mean, measured = _mean_bytes(work, plan)
     console.print(f"files of about {mean * plan.num_clips / 1e9:.3g} GB, judging by {measured} clips; cuts not counted")
     console.print(f"write all: {work.command(plan)}", soft_wrap=True, markup=False)

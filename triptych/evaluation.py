@@ -237,6 +237,7 @@ def _differences(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _protocol_block(evaluation: Evaluation) -> dict[str, Any]:
     protocol = evaluation.protocol
+    target = protocol.targets[0]
     counts = {}
     for name, split in evaluation.splits.items():
         per_class = np.bincount(split.truth, minlength=len(protocol.classes)).tolist()
@@ -249,6 +250,7 @@ def _protocol_block(evaluation: Evaluation) -> dict[str, Any]:
         "name": protocol.name,
         "label": protocol.label,
         "classes": list(protocol.classes),
+        "counted_as": {said: name for said, name in target.counted_as.items() if name in target.classes},
         "metrics": list(protocol.metrics),
         "selection": f"by {protocol.select} on valid; the test split was scored once, after every choice",
         "split_rule": dict(evaluation.split_rule),
@@ -262,12 +264,15 @@ def _protocol_block(evaluation: Evaluation) -> dict[str, Any]:
 
 def _protocol_markdown(block: Mapping[str, Any]) -> list[str]:
     classes = block["classes"]
-    rule = ", ".join(f"{name} {value}" for name, value in block["split_rule"].items())
+    told = {name: "; ".join(said) if isinstance(said, list) else said for name, said in block["split_rule"].items()}
+    rule = ", ".join(f"{name} {said}" for name, said in told.items() if said != "")
+    merged = "".join(f"; {said} counts as {name}" for said, name in block.get("counted_as", {}).items())
     lines = [
         "## Protocol",
         "",
         f"- protocol: {block['name']}; label `{block['label']}`; "
-        + ", ".join(f"{index} = {name}" for index, name in enumerate(classes)),
+        + ", ".join(f"{index} = {name}" for index, name in enumerate(classes))
+        + merged,
         f"- split: {rule or 'as found'}; SHA-256 of the sorted (key, split) list `{block['split_sha256']}`",
         f"- selection: {block['selection']}",
         f"- intervals: 95 %, percentile bootstrap over test clips, {block['num_resamples']} resamples",

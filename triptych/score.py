@@ -42,6 +42,7 @@ from triptych.config import UserError, nearest
 from triptych.conventions import Column, Pairs, Sheet, sheets
 from triptych.files import sha256, write_atomically
 from triptych.predictions import Predictions
+from triptych.protocols import registry
 from triptych.significance import Units
 
 
@@ -132,10 +133,8 @@ def _protocol(name: str) -> tuple[tuple[str, ...], str]:
     """Its classes and its note."""
     if not name:
         return (), ""
-    from triptych.protocols import registry  # torch loads slowly: only who names a protocol waits for it
-
     found = registry.find(name)
-    return found.classes, found.note
+    return found.classes if found.kind == "classes" else (), found.note
 
 
 def _pairs(config: ScoreConfig, given: Predictions, other: Predictions) -> Pairs:

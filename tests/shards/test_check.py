@@ -162,6 +162,18 @@ def test_a_group_on_two_sides_is_found(tiny_shards: Callable[..., Path]) -> None
         assert problems(folder) == []
 
 
+def test_a_clip_where_its_rule_does_not_put_it_is_found(tiny_shards: Callable[..., Path]) -> None:
+    """The tiny set's clips have no split of the corpus, and no name of RAVDESS."""
+    folder = tiny_shards(split={"by": "source"})
+    found = problems(folder)
+    assert {problem[0] for problem in found} == {"splits"}
+    assert len(found) == 30
+    assert found[0][2] == "is in train, where the split source does not put it"
+    for by, told in (("ravdess/hicmae_6fold/2", "not a name of RAVDESS"), ("ravdes/mpuc", "Did you mean ravdess")):
+        edit_manifest(folder, lambda manifest, by=by: manifest.update(split={"by": f"protocol:{by}"}))
+        assert told in problems(folder)[0][2]
+
+
 def test_a_key_in_two_splits_is_found(tiny_shards: Callable[..., Path]) -> None:
     folder = tiny_shards()
     edit_manifest(

@@ -22,6 +22,17 @@ def test_tables_and_sheet(tiny_shards: Callable[..., Path], capsys: pytest.Captu
     assert picture[..., :3].min() < 0.5
 
 
+def test_what_a_split_shares_by_design_is_said(
+    tiny_shards: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    leak = "1 speaker in both train and test (Joey)"
+    split = {"by": "protocol:meld/official", "shared": [leak], "note": "characters are in all splits", "sha256": "abc"}
+    show.run(str(tiny_shards(split=split)), ["num=0"])
+    printed = capsys.readouterr().out
+    for said in (f"by design: {leak}", "note: characters are in all splits", "as divided: abc"):
+        assert said in printed
+
+
 def test_clips_are_chosen_by_key_and_the_picture_goes_where_it_is_told(
     tiny_shards: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_predictions_can_be_scored_again(tmp_path):
     second = [row for row in rows if row["system"] == "mine" and row["run"] == "1"]
     assert sum(row["truth"] == row["prediction"] for row in second) == 7
     assert float(second[0]["p_happy"]) == 1
+
+
+def test_the_protocol_block_tells_merged_classes_and_what_the_split_shares():
+    made = replace(
+        example(),
+        protocol=registry.find("iemocap", ("sad", "happy")),
+        split_rule={"by": "source", "allow": [], "shared": ["1 speaker in both train and test (Joey)", "2 videos"]},
+    )
+    text = evaluation.markdown(evaluation.results(made))
+    assert "0 = sad, 1 = happy; excited counts as happy\n" in text
+    assert "- split: by source, shared 1 speaker in both train and test (Joey); 2 videos; SHA-256" in text
 
 
 def test_a_report_never_overwrites(tmp_path):

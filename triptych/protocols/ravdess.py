@@ -5,12 +5,13 @@ numbers over the same one compare. All rules place a performance, so that its av
 """
 
 import re
+from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 
 from triptych.config import UserError
 from triptych.protocols.leaks import Clip, Shared
-from triptych.protocols.protocol import Protocol
+from triptych.protocols.protocol import Protocol, Published, Target
 from triptych.protocols.splits import Fold, LeftOut, SplitRule, by_group
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -107,11 +108,77 @@ SPLIT_RULES = (
     ),
 )
 
+PUBLISHED = (
+    Published(
+        system="Franceschini et al. 2022, audio, faces and landmarks, linear",
+        scores={"WA": 78.54},
+        split="ten folds with actor split, which are not listed",
+        source="Franceschini et al. 2022",
+        grade="A",
+        seed=True,
+        note="2,880 files: av and video-only recordings; the released code has the one split `mpuc`",
+    ),
+    Published(
+        system="Franceschini et al. 2022, the same without actor split",
+        scores={"WA": 93.17},
+        split="ten folds without actor split, which are not listed",
+        source="Franceschini et al. 2022",
+        grade="A",
+        seed=True,
+        note="people, and av and video-only files of one performance, are on both sides: no target",
+    ),
+    Published(
+        system="HiCMAE-B, audio and video, fine-tuned",
+        scores={"WA": 87.99},
+        split="hicmae_6fold_valid_is_test",
+        source="HiCMAE (folds read in its repository, the number as quoted by others)",
+        grade="B",
+        note="its code validates on the test folds",
+    ),
+    Published(
+        system="VQ-MAE-AV",
+        scores={"WA": 84.80},
+        split="actor split",
+        source="as quoted beside HiCMAE",
+        grade="B",
+    ),
+    Published(
+        system="Radoi et al., supervised",
+        scores={"WA": 78.70},
+        split="actor split",
+        source="Franceschini et al. 2022",
+        grade="A",
+        note="as that paper quotes it",
+    ),
+    Published(system="people", scores={"WA": 80.0}, split="none", source="Franceschini et al. 2022", grade="A"),
+)
+
 RAVDESS = Protocol(
     name="ravdess",
-    label="emotion",
-    corpus_classes=EMOTIONS,
+    targets=(Target(label="emotion", form=EMOTIONS),),
     splits=SPLIT_RULES,
+    published=PUBLISHED,
     note="RAVDESS speech (Livingstone and Russo 2018, CC BY-NC-SA 4.0); no official split, so compare over the same "
     "split only. Every sentence is said in every emotion: the words tell nothing.",
+)
+RAVDESS_7 = replace(
+    RAVDESS,
+    name="ravdess_7",
+    targets=(
+        Target(
+            label="emotion",
+            form=EMOTIONS,
+            classes=tuple(name for name in EMOTIONS if name != "calm"),
+            counted_as={"calm": "neutral"},
+        ),
+    ),
+    published=(),
+    note=f"{RAVDESS.note} Seven classes: calm counts as neutral.",
+)
+RAVDESS_6 = replace(
+    RAVDESS,
+    name="ravdess_6",
+    targets=(Target(label="emotion", form=EMOTIONS, classes=EMOTIONS[2:]),),
+    published=(),
+    note=f"{RAVDESS.note} The six basic emotions: neutral and calm are left out.",
 )

@@ -7,7 +7,7 @@ assigned.keys["test"], assigned.left_out, assigned.sha256, assigned.leaks
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -82,6 +82,8 @@ class Fold:
     """Splits that may not be empty."""
     note: str = ""
     """What must be told beside every score over it."""
+    describe: Callable[[Sequence[Clip]], str] | None = None
+    """Adds to the note what the clips show, as whether their split is the official one; may refuse them."""
 
     def assign(self, clips: Iterable[Clip], allowed: Sequence[Shared] = ()) -> Assignment:
         """Divide clips.
@@ -112,7 +114,7 @@ class Fold:
             keys={split: tuple(sorted(found)) for split, found in keys.items() if found},
             left_out=left_out,
             leaks=tuple(leaks.check(self.name, keys, clips, (*self.shared, *allowed))),
-            note=self.note,
+            note="; ".join(filter(None, (self.note, self.describe(clips) if self.describe else ""))),
         )
 
 
@@ -121,18 +123,29 @@ class SplitRule:
     """A named way to divide a corpus, in one or several folds."""
 
     name: str
-    folds: tuple[Fold, ...]
+    folds: tuple[Fold, ...] = ()
+    listed: Callable[[Collection[str]], Fold] | None = None
+    """In place of folds: makes the one fold out of a list of keys that the user has."""
     published: Mapping[str, int] = field(default_factory=dict)
-    """Split -> clips, as published; none for a rule of several folds."""
+    """Split -> clips, or what `source` says, as published; none for a rule of several folds."""
     source: str = ""
     """Where the rule is from, and what is ours in it."""
 
-    def fold(self, number: int | None = None) -> Fold:
+    def fold(self, number: int | None = None, listed: Collection[str] | None = None) -> Fold:
         """The fold of that number, from 1; a rule of one fold needs none.
 
         Raises:
-            UserError: no such fold.
+            UserError: no such fold, or a list of keys that is missing, wrong or not wanted.
         """
+        if self.listed is not None:
+            if listed is None or number is not None:
+                raise UserError(
+                    f"split {self.name}: takes its validation clips from a list that you have, and has one fold; name "
+                    "it where clips are evaluated, with the list"
+                )
+            return self.listed(listed)
+        if listed is not None:
+            raise UserError(f"split {self.name}: takes no list of clips")
         if number is None and len(self.folds) == 1:
             return self.folds[0]
         if number is None or not 1 <= number <= len(self.folds):
