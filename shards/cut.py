@@ -86,6 +86,16 @@ def cut_media(video: Path | None, audio: Path | None, cut: Cut) -> dict[str, byt
     return media
 
 
+def cut_picture(path: Path, cut: Cut) -> dict[str, bytes]:
+    """The picture alone of a part of a recording, as "mp4"; nothing if it has none.
+
+    Raises:
+        DecodeError: as of `cut_media`.
+    """
+    picture = _mp4(path, cut, None)
+    return {} if picture is None else {"mp4": picture}
+
+
 def cut_sound(path: Path, cut: Cut) -> bytes | None:
     """The sound alone of a part of a recording, as .flac; None if it has none.
 
@@ -98,7 +108,7 @@ def cut_sound(path: Path, cut: Cut) -> bytes | None:
 
 def from_start(clip: RawClip) -> RawClip:
     """The clip with words and series told from where its media start: with the recording, if the cut starts before."""
-    lead_s = 0.0 if clip.cut is None else max(0.0, -clip.cut.start_s)
+    lead_s = 0.0 if clip.cut is None or not clip.cut.sound else max(0.0, -clip.cut.start_s)
     if not lead_s:
         return clip
     words = clip.words and tuple(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.cut import cut_media
+from shards.cut import cut_media, cut_picture
 from shards.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.features.config import FeaturesConfig, build
 from shards.record import Cut, RawClip
@@ -86,9 +86,11 @@ def media_of(job: Job) -> dict[str, bytes]:
     Raises:
         DecodeError: a file cannot be read, or the part is not in it.
     """
-    if job.cut is not None:
+    if job.cut is not None and job.cut.sound:
         return cut_media(job.video, job.audio, job.cut)
-    return {path.suffix[1:].lower(): read_file(path) for path in (job.video, job.audio) if path is not None}
+    whole = (job.audio,) if job.cut is not None else (job.video, job.audio)
+    media = {} if job.cut is None or job.video is None else cut_picture(job.video, job.cut)
+    return media | {path.suffix[1:].lower(): read_file(path) for path in whole if path is not None}
 
 
 def read_file(path: Path) -> bytes:

@@ -45,6 +45,8 @@ class Cut:
     """None is the recording's end; a recording may end before."""
     box: tuple[float, float, float, float] | None = None
     """Left, top, right, bottom as shares of the picture: one of two people in a frame. None is all of it."""
+    sound: bool = True
+    """False cuts the picture alone: `audio` is a file of the clip's own, and stays as it is."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.start_s) and (self.end_s is None or math.isfinite(self.end_s))):

@@ -32,7 +32,7 @@ def decode_clip(job: Job, rate_hz: int) -> np.ndarray | None:
     path = job.audio or job.video
     if path is None:
         return None
-    if job.cut is None:
+    if job.cut is None or not job.cut.sound:
         return decode_audio(read_file(path), rate_hz)
     flac = cut_sound(path, job.cut)
     return None if flac is None else decode_audio(flac, rate_hz)

@@ -3,7 +3,6 @@
     Session1/dialog/EmoEvaluation/Ses01F_impro01.txt        times, labels and votes: the list of the utterances
     Session1/dialog/transcriptions/Ses01F_impro01.txt       Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.
     Session1/dialog/avi/DivX/Ses01F_impro01.avi             both actors in one picture
-    Session1/dialog/wav/Ses01F_impro01.wav
     Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
     Session1/sentences/ForcedAlignment/Ses01F_impro01/Ses01F_impro01_F000.wdseg
 
@@ -14,7 +13,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shards.corpora import iemocap_evaluation
@@ -46,8 +45,8 @@ are the 5,531 of the four-class tables."""
 
 WEARER, OTHER = (0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75)
 """Left, top, right, bottom: who wears the markers is on the left, the other one on the right, and two pictures of half
-the size side by side leave black above and below (rows 120 to 360 of 480). So do three public preparations, which were
-written apart from each other; no avi was at hand to look."""
+the size side by side leave black above and below (rows 120 to 360 of 480). So do two public preparations; no avi was at
+hand to look: do so once, with `python -m shards show`."""
 
 _UTTERANCE = re.compile(r"(Ses0[1-5])([FM])_((impro|script)\w+)_([FM])\d{3}")
 _TRANSCRIBED = re.compile(r"(Ses0\w+) \[[^]]*\]:\s*(.*)")
@@ -63,8 +62,8 @@ class IemocapConfig:
     root: str
     """Folder that holds Session1 to Session5; one may be missing."""
     picture: bool = True
-    """The speaker's half of the dialogue's avi, and the sound of the dialogue's wav, both cut at the utterance's times.
-    false: sound alone, the wav of the sentence as it is, which published figures on speech use."""
+    """The speaker's half of the dialogue's avi, cut at the utterance's times, beside the wav of the sentence. false:
+    the wav alone, which published figures on speech use."""
     media: bool = True
     """false: labels and words alone, for who has no media."""
 
@@ -143,13 +142,10 @@ class IemocapConfig:
     ) -> "_Media":
         if not self.media:
             return _Media()
+        media = _Media(audio=session / "sentences" / "wav" / dialogue / f"{evaluation.utterance}.wav")
         if self.picture:
-            video = session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi"
-            audio = session / "dialog" / "wav" / f"{dialogue}.wav"
-            cut = Cut(start_s=evaluation.start_s, end_s=evaluation.end_s, box=box)
-            media = _Media(video=video, audio=audio, cut=cut)
-        else:
-            media = _Media(audio=session / "sentences" / "wav" / dialogue / f"{evaluation.utterance}.wav")
+            cut = Cut(start_s=evaluation.start_s, end_s=evaluation.end_s, box=box, sound=False)
+            media = replace(media, video=session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi", cut=cut)
         for path in (media.video, media.audio):
             if path is not None and not path.is_file():
                 return _Media(missing=f"{path.relative_to(session.parent)} is missing")

@@ -43,9 +43,8 @@ def make(folder: Path, seed: int) -> None:
         aligned = session / "sentences" / "ForcedAlignment" / dialogue
         names = [f"{dialogue}_{letter}{number:03d}" for number in range(2) for letter in "FM"]
         said = [utter(seed, f"{name[:5]}{name[-4]}", name, mood) for name, mood in zip(names, moods, strict=True)]
-        frames, samples, starts = in_turn(said)
+        frames, _, starts = in_turn(said)
         _write_labels(session / "dialog", dialogue, list(zip(names, moods, said, starts, strict=True)))
-        write_wav(session / "dialog" / "wav" / f"{dialogue}.wav", samples)
         speaks_left = [name[-4] == dialogue[5] for name in names]
         picture = _side_by_side(frames, [len(utterance.frames) for utterance in said], speaks_left)
         write_picture(session / "dialog" / "avi" / "DivX" / f"{dialogue}.avi", picture)
