@@ -18,6 +18,7 @@ from finetune.task import FinetuneTask
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
 from shards.index import ShardSet
+from shards.pretrained_on import compare
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.record import SPLITS
 from shards.suits import check_suits
@@ -227,6 +228,9 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
         systems.append(evaluation.System(name=TITLES[init], inputs=inputs, probabilities=rows, note=note))
     titles = [system.title for system in systems[1:]]
     digest = sha256(Path(config.encoder) / "model.safetensors")
+    pretrained = compare(Path(config.encoder), setting.shard_set)
+    if pretrained.shared:
+        LOG.warning("the encoder was pretrained on clips that are scored here: %s", pretrained.told)
     return evaluation.Evaluation(
         title=f"Fine-tuning: {protocol.label}, {protocol.name}",
         protocol=protocol,
@@ -243,6 +247,7 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
             "seeds": ", ".join(map(str, config.seeds)),
             "encoder": f"`{'/'.join(Path(config.encoder).parts[-3:])}`, model SHA-256 `{digest}`; random takes its "
             "architecture only",
+            "scored clips in its pretraining": pretrained.told,
             **setting.suits,
         },
     )

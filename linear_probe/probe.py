@@ -16,6 +16,7 @@ from linear_probe.features import Extracted, Extractor, extract, input_features,
 from linear_probe.fit import Probe, fit
 from shards.features.recover import features_of
 from shards.index import ShardSet
+from shards.pretrained_on import compare
 from shards.read import EvalLoader
 from shards.record import SPLITS
 from shards.suits import check_suits
@@ -86,7 +87,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         compared=compared,
         drawn=compared[0][0],
         num_resamples=config.num_resamples,
-        facts=_facts(config, encoders, suits),
+        facts=_facts(config, encoders, suits, shard_set),
     )
     configs.save(config, out / "config.yaml")
     return evaluation.write(made, out)
@@ -212,7 +213,10 @@ def _system(
 
 
 def _facts(
-    config: ProbeConfig, encoders: Mapping[str, Encoder], suits: Mapping[str, Mapping[str, str]]
+    config: ProbeConfig,
+    encoders: Mapping[str, Encoder],
+    suits: Mapping[str, Mapping[str, str]],
+    shard_set: ShardSet,
 ) -> dict[str, str]:
     facts = {
         "classifier": "multinomial logistic regression (lbfgs) on standardised frozen features, "
@@ -226,7 +230,15 @@ def _facts(
         facts[f"encoder {name}"] = f"`{_short(folder)}`, model SHA-256 `{digest}`"
         facts[f"features of {name}"] = f"pooled {pooled}; zeros where a clip lacks one"
         facts |= {f"{title} for {name}": told for title, told in suits[name].items()}
+        facts[f"scored clips in the pretraining of {name}"] = _seen(name, folder, shard_set)
     return facts
+
+
+def _seen(name: str, folder: Path, shard_set: ShardSet) -> str:
+    pretrained = compare(folder, shard_set)
+    if pretrained.shared:
+        LOG.warning("encoder %s was pretrained on clips that are scored here: %s", name, pretrained.told)
+    return pretrained.told
 
 
 def _short(folder: Path) -> str:

@@ -18,6 +18,9 @@ from shards.overlap import video_id
 from shards.record import ClipRecord
 from triptych.config import UserError
 
+MOST_CLIPS = 200_000
+"""Of a training split that is read here: more take minutes, and `python -m shards overlap` compares them once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedOn:
@@ -51,6 +54,10 @@ def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("vali
     if trained is None:
         wanted = f"{data.get('corpus')}, SHA-256 over its shards {str(data.get('shards_sha256'))[:12]}..."
         return PretrainedOn(known=False, told=f"not known: its shard set ({wanted}) is not where {run} had it")
+    num_clips = sum(shard.num_samples for shard in trained.manifest.shards if shard.split == "train")
+    if num_clips > MOST_CLIPS:
+        by_hand = f"python -m shards overlap {trained.location} other={evaluated.location}"
+        return PretrainedOn(known=False, told=f"not compared, for it has {num_clips:,} clips: {by_hand}")
     same_corpus = trained.manifest.corpus == evaluated.manifest.corpus
     seen, scored = _names(trained, ("train",), same_corpus), _names(evaluated, splits, same_corpus)
     if not seen or not scored:

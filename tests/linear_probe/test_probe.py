@@ -74,6 +74,9 @@ def test_an_encoder_without_fusion_stands_beside_one_with(tones: Path, tmp_path:
     names = [row["system"] for row in numbers["systems"]]
     assert names[2:] == ["untrained", "fused", "input means", "untrained, as towers", "towers"]
     assert numbers["protocol"]["facts"]["features of towers"].startswith("pooled audio;")
+    assert numbers["protocol"]["facts"]["scored clips in the pretraining of towers"].startswith(
+        "not known: no data.json"
+    )
     ua = {row["system"]: row["metrics"]["UA"]["value"] for row in numbers["systems"]}
     assert ua["towers"] > 0.7
 
