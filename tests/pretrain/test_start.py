@@ -104,7 +104,6 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.dist
 def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, tmp_path: Path) -> None:
     """Also: labels beside words, and wrong words, in a run of their own."""
     counts = [line.split() for line in (demo.shards / "vocabulary.txt").read_text().splitlines()]

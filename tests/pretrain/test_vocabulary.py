@@ -42,7 +42,6 @@ def test_words_of_another_language_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.dist
 def test_a_run_exports_these_words_and_is_not_resumed_with_others(demo, tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("the 9\nhappy 3\nabsent 1\n")

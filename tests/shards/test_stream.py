@@ -50,7 +50,6 @@ def order_hash(folder: Path, worlds: Sequence[int], workers: int, length_pool: i
 
 
 @pytest.mark.slow
-@pytest.mark.dist
 @pytest.mark.parametrize("length_pool", [0, 3])
 def test_forty_combinations_of_ranks_workers_and_resuming_read_one_stream(
     tiny_shards: Callable[..., Path], length_pool: int, record_property: Callable[[str, str], None]

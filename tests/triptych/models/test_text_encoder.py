@@ -300,7 +300,6 @@ def test_mistakes_are_told_in_one_message(text_models, save_model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.dist
 def test_a_run_over_it_is_resumed_to_the_last_bit_and_only_with_the_same_tokenizer(demo, text_models, tmp_path):
     folder = shutil.copytree(text_models / "bert", tmp_path / "bert")
     part = "encoder.cross_modal.input.text_encoder"
