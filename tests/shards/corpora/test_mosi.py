@@ -3,12 +3,18 @@ from pathlib import Path
 
 import pytest
 
+from shards.corpora.config import CorpusConfig
 from shards.corpora.look_alikes.mosi import MOODS
 from shards.corpora.mosi import MosiConfig
 from shards.corpora.synthetic_script import script
+from shards.index import ShardSet
 from shards.look_alike import make
+from shards.read import EvalLoader
 from shards.record import RawClip
+from shards.split import SplitConfig
+from shards.write import WriteConfig, write
 from triptych.config import UserError
+from triptych.labels import Number
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +88,37 @@ def test_the_real_labels_have_the_published_counts(real_data: Path, caplog: pyte
     assert "2 intervals have several labels" in caplog.text
     (first,) = (clip for clip in clips if clip.key == "c5xsKMxpXnc/0001868_0005081")
     assert first.labels == {"sentiment": -0.75}
+
+
+def test_clips_are_cut_and_their_sentiment_reaches_the_batches(mosi: Path, tmp_path: Path) -> None:
+    corpus = MosiConfig(root=str(mosi), folds="cmu_mosi_std_folds.py")
+    given = {clip.key: clip for clip in corpus.clips()}
+    config = WriteConfig(
+        corpus=CorpusConfig(mosi=corpus),
+        out=str(tmp_path),
+        split=SplitConfig(by="source"),
+        workers=1,
+        max_quarantined_share=0.05,
+    )
+
+    manifest = write(config)
+
+    assert (manifest.found, manifest.written) == (22, 21)
+    assert list(manifest.quarantined.values()) == ["the segment is empty: 5.16 to 5.16 s"]
+    assert manifest.counts["without_audio"] == manifest.counts["without_video"] == 0
+    shard_set, seen = ShardSet(tmp_path), {}
+    for split in ("train", "valid", "test"):
+        loader = EvalLoader(
+            shard_set,
+            {},
+            vocabulary=shard_set.vocabulary(),
+            labels={"sentiment": Number()},
+            batch_size=8,
+            rank=0,
+            world=1,
+            split=split,
+        )
+        for batch in loader.batches():
+            seen |= dict(zip(batch.keys, batch.labels["sentiment"].tolist(), strict=True))
+            assert {given[key].source["split"] for key in batch.keys} == {split}
+    assert seen == {key: pytest.approx(given[key].labels["sentiment"]) for key in given.keys() - manifest.quarantined}
