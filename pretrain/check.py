@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.build import build_task, choose_counts, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
-from pretrain.losses.vocabulary import flop_formulas
 from pretrain.objectives.objective import PretrainTask
 from pretrain.start import start_from, start_vectors
 from shards import plan
@@ -19,6 +18,7 @@ from triptych.batch import fake_batch
 from triptych.compare import compare, pull_back
 from triptych.distributed import alone
 from triptych.models.encoder import Encoder
+from triptych.models.linear import flop_formulas
 from triptych.optim import MOMENTS
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))

@@ -6,12 +6,13 @@ Legend: T positions that are asked, V words of the vocabulary, D width, R positi
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
+
+from triptych.models.linear import product
 
 CHUNK_ELEMENTS = 14 * 2**20
 """Logits held at once, 56 MiB of them in float32: 160 or so positions of 88,000 words. Each chunk reads and writes the
@@ -237,7 +238,7 @@ class _Chunk:
         self.exps: list[Tensor] = []
         """Of each block [R, its words], less the row's top in that block; the target's is 0."""
         for block in self.blocks:
-            logits = _product(hidden_RD, weight_VD[block].T).to(exact)
+            logits = product(hidden_RD, weight_VD[block].T).to(exact)
             if bias_V is not None:
                 logits += bias_V[block]
             place = (targets_R - block.start).clamp(0, logits.shape[1] - 1)[:, None]
@@ -267,9 +268,9 @@ class _Chunk:
         for index, (block, exps) in enumerate(zip(self.blocks, self.exps, strict=True)):
             scale = share[:, index : index + 1]
             if d_hidden_RD is not None:
-                d_hidden_RD.addcmul_(_product(exps, self.weight[block]).to(scale.dtype), scale)
+                d_hidden_RD.addcmul_(product(exps, self.weight[block]).to(scale.dtype), scale)
             if d_weight_VD is not None:
-                d_weight_VD[block] += _product(exps.T, (self.hidden * scale).to(exps.dtype))
+                d_weight_VD[block] += product(exps.T, (self.hidden * scale).to(exps.dtype))
             if d_bias_V is not None:
                 d_bias_V[block] += exps.T.to(scale.dtype) @ scale[:, 0]
         miss = torch.sigmoid(self.odds)[:, None]  # 1 - p(target), without the rounding of that difference
@@ -279,24 +280,6 @@ class _Chunk:
             d_weight_VD.index_add_(0, self.targets, -miss * self.hidden)
         if d_bias_V is not None:
             d_bias_V.index_add_(0, self.targets, -miss[:, 0])
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right, in float32 on a CPU by oneDNN: torch's own product is MKL's, which on AMD is half as fast (measured
-    on a Zen 5: 200 and 90 GFLOP/s a core). `_linear_pointwise` is what torch.compile calls for the same reason."""
-    fast = left.dtype == torch.float32 and left.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    if fast and torch.backends.mkldnn.enabled:
-        return torch.ops.mkldnn._linear_pointwise(left, right.T, None, "none", [], "")
-    return left @ right
-
-
-def flop_formulas() -> dict[Any, Any]:
-    """What torch.utils.flop_counter does not know of the products here, for its `custom_mapping`."""
-
-    def product(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
-        return 2 * left[0] * left[1] * right[0]
-
-    return {torch.ops.mkldnn._linear_pointwise: product} if torch.backends.mkldnn.is_available() else {}
 
 
 class _GatheredScores(torch.autograd.Function):

@@ -197,3 +197,25 @@ def test_paper_size_has_the_papers_parameter_count():
     layer = 4 * (width**2 + width) + 2 * width * feedforward + width + feedforward + 4 * width
     inputs = (words + 1) * 300 + 300 * width + 8 * width + 16 * width + 3 * width
     assert sum(p.numel() for p in encoder.parameters()) == 5 * 4 * layer + inputs
+
+
+@pytest.mark.parametrize("anchor", ["text", "each"])
+def test_leaving_out_projections_beside_words_changes_neither_the_weights_names_nor_the_numbers(anchor, monkeypatch):
+    config = CrossModalConfig(
+        transformer=TransformerConfig(width=64, layers=2, heads=2, feedforward=16), anchor=anchor, positions="seconds"
+    )
+    short = door.build(SystemConfig(cross_modal=config), SPECS, WORDS).eval()
+    monkeypatch.setattr("triptych.models.cross_modal.FEW_WORDS", 33)
+    plain = door.build(SystemConfig(cross_modal=config), SPECS, WORDS).eval()
+    plain.load_state_dict(short.state_dict(), strict=True)
+    kinds = [{layer.attention.short for layers in one.cross.values() for layer in layers} for one in (short, plain)]
+    assert kinds == [{"queries"} if anchor == "text" else {"queries", "keys", None}, {None}]
+    batch = fake_batch(SPECS, absent={"audio": (1,), "text": (2,)})
+    pooled = [one.encode(batch).pooled["fused"] for one in (short, plain)]
+    torch.testing.assert_close(*pooled, rtol=0, atol=1e-5)
+    gradients = [
+        torch.autograd.grad(vectors.square().sum(), [p for n, p in one.named_parameters() if "key.bias" not in n])
+        for one, vectors in zip((short, plain), pooled, strict=True)
+    ]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)

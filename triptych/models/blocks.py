@@ -1,6 +1,6 @@
-"""Blocks of the transformers: positions, attention, layers.
+"""Blocks of the transformers: positions, layers, pools.
 
-Legend: B clips, T steps of the query stream, S steps of the key stream, D width, H heads.
+Legend: B clips, T steps of the query stream, S steps of the key stream, N and M their real steps in all clips, D width.
 Masks are True where something real is.
 """
 
@@ -10,10 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from triptych.batch import Track
+from triptych.models.attention import Attention, Packing, Pairs, Short
+from triptych.models.dropout import Dropout
+from triptych.models.linear import Linear
 
 Positions = Literal["index", "seconds"]
 """What a step's position is: its number, or the middle of its time span."""
@@ -59,62 +61,9 @@ def sinusoid(positions: Tensor, width: int) -> Tensor:
 def position_vectors(track: Track, kind: Positions, width: int) -> Tensor:
     """[B, T, D] float32 sinusoids of a track's steps."""
     if kind == "seconds":
-        steps = track.times.mean(dim=-1) * POSITIONS_PER_S
-    else:
-        steps = torch.arange(track.mask.shape[1], device=track.mask.device)[None].expand(track.mask.shape)
-    return sinusoid(steps, width)
-
-
-class Attention(nn.Module):
-    """Multi-head attention; a clip without a single real key gets zeros, not NaN."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.output = nn.Linear(width, width)
-
-    def start_keys_as_queries(self) -> None:
-        """Give the key projection the query's weights: equal positions then attend to each other from the start."""
-        with torch.no_grad():
-            self.key.weight.copy_(self.query.weight)
-            self.key.bias.copy_(self.query.bias)
-
-    def forward(
-        self,
-        queries_BTD: Tensor,
-        keys_BSD: Tensor,
-        mask_BS: Tensor,
-        positions: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Attend.
-
-        Args:
-            queries_BTD: the query stream.
-            keys_BSD: the stream of keys and values.
-            mask_BS: which keys are real.
-            positions: [B, T, D] and [B, S, D] added to what queries and keys are projected from (not to the values).
-
-        Returns:
-            [B, T, D].
-        """
-        at_queries, at_keys = positions if positions is not None else (0.0, 0.0)
-        q = self._split(self.query(queries_BTD + at_queries))
-        k = self._split(self.key(keys_BSD + at_keys))
-        v = self._split(self.value(keys_BSD))
-        real = mask_BS.any(dim=1)[:, None, None]  # [B, 1, 1]
-        mask = (mask_BS | ~real[:, 0])[:, None, None, :]  # an empty row may not be all False: its softmax would be NaN
-        attended = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
-        )
-        attended = attended.transpose(1, 2).flatten(2)
-        return self.output(attended) * real
-
-    def _split(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return sinusoid(track.times.mean(dim=-1) * POSITIONS_PER_S, width)
+    steps = torch.arange(track.mask.shape[1], device=track.mask.device)
+    return sinusoid(steps, width).expand(len(track.mask), -1, -1)
 
 
 class TransformerLayer(nn.Module):
@@ -124,47 +73,72 @@ class TransformerLayer(nn.Module):
     query stream, which in a self-attention layer is the same thing.
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, short: Short | None = None) -> None:
         super().__init__()
-        self.attention = Attention(config.width, config.heads, config.dropout)
+        self.attention = Attention(config.width, config.heads, config.dropout, short)
         self.attention_norm = nn.LayerNorm(config.width)
         self.feedforward = nn.Sequential(
-            nn.Linear(config.width, config.feedforward), nn.ReLU(), nn.Linear(config.feedforward, config.width)
+            Linear(config.width, config.feedforward), nn.ReLU(), Linear(config.feedforward, config.width)
         )
         self.feedforward_norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def forward(
-        self, x_BTD: Tensor, source_BSD: Tensor, mask_BS: Tensor, positions: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:
-        """[B, T, D] from the query stream and the source (itself in a self-attention layer); see Attention."""
-        attended = self.attention(x_BTD, source_BSD, mask_BS, positions)
-        x_BTD = self.attention_norm(x_BTD + self.dropout(attended))
-        return self.feedforward_norm(x_BTD + self.dropout(self.feedforward(x_BTD)))
+    def forward(self, x_ND: Tensor, queries_ND: Tensor, keys_MD: Tensor, values_MD: Tensor, pairs: Pairs) -> Tensor:
+        """[N, D] from the query stream; for the rest see Attention."""
+        x_ND = self.attention_norm(x_ND + self.dropout(self.attention(queries_ND, keys_MD, values_MD, pairs)))
+        return self.feedforward_norm(x_ND + self.dropout(self.feedforward(x_ND)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another stream, for a cross-modal stack to attend to."""
+
+    sequence: Tensor
+    """[B, S, D]"""
+    mask: Tensor
+    """[B, S] bool."""
+    positions: tuple[Tensor, Tensor] | None = None
+    """[B, T, D] and [B, S, D], added in every layer to what queries and keys are projected from (not to the values)."""
 
 
 class TransformerStack(nn.ModuleList):
-    """Layers one after the other."""
+    """Layers one after the other, over the real steps alone: padding is neither computed nor seen."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(TransformerLayer(config) for _ in range(config.layers))
+    def __init__(self, config: TransformerConfig, short: Short | None = None) -> None:
+        """Build it; for `short` see Attention."""
+        super().__init__(TransformerLayer(config, short) for _ in range(config.layers))
         self.activation_checkpointing = False
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        mask_BS: Tensor,
-        source_BSD: Tensor | None = None,
-        positions: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """[B, T, D]; without a source the stream attends to itself. For the rest see Attention."""
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor, source: Source | None = None) -> Tensor:
+        """Attend to the stream itself, or to a source.
+
+        Args:
+            x_BTD: the stream.
+            mask_BT: its real steps.
+            source: of a cross-modal stack.
+
+        Returns:
+            [B, T, D]: zeros at padding, and in clips that lack one of the two streams.
+        """
+        if source is None:
+            own = other = Packing(mask_BT)
+        else:
+            both_B1 = (mask_BT.any(dim=1) & source.mask.any(dim=1))[:, None]
+            own, other = Packing(mask_BT & both_B1), Packing(source.mask & both_B1)
+        pairs = Pairs(own.lengths, other.lengths, mask_BT.device)
+        x_ND, at_queries, values, keys = own.pack(x_BTD), None, None, None
+        if source is not None:
+            keys = values = other.pack(source.sequence)
+            if source.positions is not None:
+                at_queries, keys = own.pack(source.positions[0]), values + other.pack(source.positions[1])
         for layer in self:
-            source = x_BTD if source_BSD is None else source_BSD
+            queries = x_ND if at_queries is None else x_ND + at_queries
+            streams = (x_ND, queries, queries if keys is None else keys, x_ND if values is None else values, pairs)
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(layer, x_BTD, source, mask_BS, positions, use_reentrant=False)
+                x_ND = checkpoint(layer, *streams, use_reentrant=False)
             else:
-                x_BTD = layer(x_BTD, source, mask_BS, positions)
-        return x_BTD
+                x_ND = layer(*streams)
+        return own.pad(x_ND)
 
 
 def mean_pool(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:

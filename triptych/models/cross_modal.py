@@ -22,18 +22,24 @@ from torch import Tensor, nn
 
 from triptych.batch import Batch, Track
 from triptych.modalities import MODALITIES, FeatureSpec
+from triptych.models.attention import Attention, Short
 from triptych.models.blocks import (
-    Attention,
     Positions,
+    Source,
     TransformerConfig,
     TransformerStack,
     mean_pool,
     position_vectors,
 )
+from triptych.models.dropout import Dropout
 from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.text_encoder import TextModel
 from triptych.models.tower import TowerOutput
 from triptych.models.towers import FrameInput, InputConfig, word_input
+
+FEW_WORDS = 32
+"""Words of a clip, about 12 s of speech. As many numbers must a head have, for the words of a clip to be fewer, so that
+it pays to leave out projections of sound and picture (see triptych.models.attention)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +110,11 @@ class CrossModalEncoder(Encoder):
                 for name, spec in self.inputs.items()
             }
         )
-        self.dropout = nn.Dropout(transformer.dropout)
+        self.dropout = Dropout(transformer.dropout)
         self.towers = nn.ModuleDict({name: TransformerStack(transformer) for name in self.inputs})
         self.cross = nn.ModuleDict(
             {
-                self._cross_name(source, anchor): TransformerStack(transformer)
+                self._cross_name(source, anchor): TransformerStack(transformer, self._short(source, anchor))
                 for anchor in self.anchors
                 for source in self.inputs
                 if source != anchor
@@ -157,10 +163,15 @@ class CrossModalEncoder(Encoder):
             if name != anchor:
                 at = (positions[anchor], positions[name]) if self.config.positions == "seconds" else None
                 layers = self.cross[self._cross_name(name, anchor)]
-                crossed = layers(towers[anchor], track.mask, towers[name], at)
-                # A clip without this modality adds nothing: zeros, not what an attention over nothing would give.
-                fused = fused + crossed * track.present[:, None, None]
+                fused = fused + layers(towers[anchor], given[anchor].mask, Source(towers[name], track.mask, at))
         return fused * self.config.fusion_weight
+
+    def _short(self, source: str, anchor: str) -> Short | None:
+        """The side that has words and the other frames, where heads are wide enough (see FEW_WORDS)."""
+        words = [self.inputs[name].rate_hz is None for name in (anchor, source)]
+        if words[0] == words[1] or self.config.transformer.width // self.config.transformer.heads < FEW_WORDS:
+            return None
+        return "queries" if words[0] else "keys"
 
     def _cross_name(self, source: str, anchor: str) -> str:
         """With a single anchor the source says it all."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
+from triptych.models.linear import Linear
 from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
 
 
@@ -53,7 +54,7 @@ class WordInput(nn.Module):
     def __init__(self, num_words: int, width: int | None, config: InputConfig) -> None:
         super().__init__()
         self.vectors = nn.Embedding(num_words + 1, config.word_width)
-        self.project = nn.Identity() if width is None else nn.Linear(config.word_width, width)
+        self.project = nn.Identity() if width is None else Linear(config.word_width, width)
 
     def forward(self, track: Track) -> Tensor:
         """[B, T] ids -> [B, T, D]."""
@@ -103,7 +104,7 @@ def word_input(
     if config.text_encoder is None:
         return WordInput(len(words), width, config)
     encoder = TextEncoder(config.text_encoder, words, text_model)
-    return nn.Sequential(OrderedDict(encoder=encoder, project=nn.Linear(encoder.width, width)))
+    return nn.Sequential(OrderedDict(encoder=encoder, project=Linear(encoder.width, width)))
 
 
 class FrameInput(nn.Module):
@@ -113,14 +114,14 @@ class FrameInput(nn.Module):
         super().__init__()
         self.mean, self.std = spec.mean, spec.std
         size = prod(spec.shape)
-        self.constant = nn.Linear(size, width, bias=False) if config.normalize else None
+        self.constant = Linear(size, width, bias=False) if config.normalize else None
         self.project: nn.Module
         if config.frame_hidden:
             self.project = nn.Sequential(
-                nn.Linear(size, config.frame_hidden), nn.ReLU(), nn.Linear(config.frame_hidden, width)
+                Linear(size, config.frame_hidden), nn.ReLU(), Linear(config.frame_hidden, width)
             )
         else:
-            self.project = nn.Linear(size, width)
+            self.project = Linear(size, width)
         self.convolution = (
             nn.Conv1d(width, width, config.convolution, padding=config.convolution // 2)
             if config.convolution > 1
