@@ -107,6 +107,9 @@ class Demo:
             "trainer.evaluate_every=6",
             "encoder.cross_modal.transformer.width=32",
             "encoder.cross_modal.transformer.layers=1",
+            # both objectives from the start, where the shipped run of 800 steps has words first
+            "objectives.contrastive.weight=0.3",
+            "objectives.contrastive.weight_at={399: 1.0}",
             *overrides,
         ]
 
