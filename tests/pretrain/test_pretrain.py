@@ -55,14 +55,16 @@ def test_after_sigkill_the_same_command_gives_the_same_curve_to_the_last_bit(dem
 @pytest.mark.slow
 @pytest.mark.dist
 def test_world_size_and_accumulation_change_nothing_but_rounding(demo, whole: Path, tmp_path: Path) -> None:
-    """Without dropout, one process that accumulates sees the same losses as two that do not."""
+    """Without dropout, one process that accumulates sees the same losses as two that do not; rounding grows with the
+    steps, as AdamW makes whole steps out of gradients that are next to nothing."""
     two, one = tmp_path / "two", tmp_path / "one"
     quiet = "encoder.cross_modal.transformer.dropout=0"
     for folder, processes, micro in ((two, 2, 8), (one, 1, 4)):
         done = demo.run(folder, quiet, f"stream.micro_batch={micro}", processes=processes)
         assert done.returncode == 0, done.stderr
     losses = [[line["loss"] for line in demo.logged(folder) if "loss" in line] for folder in (two, one)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][:10] == pytest.approx(losses[1][:10], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.slow
