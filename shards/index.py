@@ -20,7 +20,7 @@ import numpy as np
 from shards.cache import CacheConfig
 from shards.headers import header_problems
 from shards.recent import OpenFile, Recent
-from shards.record import Manifest, Member, ShardIndex, ShardInfo
+from shards.record import ClipRecord, Manifest, Member, ShardIndex, ShardInfo
 from shards.storage import DamagedShard, Folder, Remote, storage_of
 from shards.words import Vocabulary, parse_counts
 from triptych.config import UserError
@@ -284,6 +284,14 @@ class Split:
     def keys(self) -> list[str]:
         """Of all clips, by id. Reads every index: seconds and a hundred bytes a clip at a million clips."""
         return [key for info in self._shards for key in load_index(self._storage, info).samples]
+
+    def record(self, sample_id: int) -> ClipRecord:
+        """What the sample's JSON says of the clip.
+
+        Raises:
+            DamagedShard: as of `read`.
+        """
+        return ClipRecord.from_json(json.loads(self.read(sample_id, ("json",))["json"]))
 
     def extensions(self, sample_id: int) -> list[str]:
         """What the sample holds: "json", "mp4", "lfbe.npy", ...

@@ -29,7 +29,6 @@ from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
 from shards.index import ShardSet
-from shards.record import ClipRecord
 from shards.write import WriteConfig
 from triptych.config import UserError, chosen, find, load
 from triptych.files import write_atomically
@@ -168,7 +167,7 @@ def _of_shards(location: str) -> Side:
     for name in dict.fromkeys(shard.split for shard in shard_set.manifest.shards if shard.num_samples):
         split = shard_set.split(name)
         for sample_id in track(range(len(split)), f"reading {name}", disable=quiet, transient=True):
-            record = ClipRecord.from_json(json.loads(split.read(sample_id, ("json",))["json"]))
+            record = split.record(sample_id)
             side.add(name, record.source.get("video"), record.duration_s)
     return side
 

@@ -103,7 +103,7 @@ def _records(shard_set: ShardSet, splits: tuple[str, ...]) -> Iterator[ClipRecor
         if name in there:
             split = shard_set.split(name)
             for sample_id in range(len(split)):
-                yield ClipRecord.from_json(json.loads(split.read(sample_id, ("json",))["json"]))
+                yield split.record(sample_id)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triptych.protocols.leaks import SPLITS as SPLITS  # what a shard set is divided into
+
 FORMAT_VERSION = 2
-SPLITS = ("train", "valid", "test")
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 

@@ -9,7 +9,6 @@ contact_sheet.png: frames, sound, words and series of a few clips on one axis in
 labels.png, beside it: the distribution of each label in each split.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from shards.contact_sheet import Clip, contact_sheet
 from shards.index import ShardSet, Split
 from shards.label_figure import label_figure
 from shards.label_tables import label_tables
-from shards.record import SPLITS, ClipRecord, Manifest
+from shards.record import SPLITS, Manifest
 from shards.split import print_split
 from shards.summary import Tally, splits_table
 from triptych.config import UserError, load
@@ -100,12 +99,8 @@ def _count(splits: Mapping[str, Split], *, quiet: bool) -> dict[str, Tally]:
     tallies = {name: Tally() for name in splits}
     for name, split in splits.items():
         for sample_id in track(range(len(split)), f"reading {name}", disable=quiet, transient=True):
-            tallies[name].add(_record(split, sample_id))
+            tallies[name].add(split.record(sample_id))
     return tallies
-
-
-def _record(split: Split, sample_id: int) -> ClipRecord:
-    return ClipRecord.from_json(json.loads(split.read(sample_id, ("json",))["json"]))
 
 
 def _choose(splits: Mapping[str, Split], config: ShowConfig) -> list[Clip]:
@@ -121,7 +116,7 @@ def _choose(splits: Mapping[str, Split], config: ShowConfig) -> list[Clip]:
         split = next(iter(splits.values()))
         count = min(config.num, len(split))
         chosen = [(split, number * len(split) // count) for number in range(count)]
-    return [Clip(_record(split, number), split.read(number)) for split, number in chosen]
+    return [Clip(split.record(number), split.read(number)) for split, number in chosen]
 
 
 def _print_splits(console: Console, shard_set: ShardSet, tallies: Mapping[str, Tally]) -> None:

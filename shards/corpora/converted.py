@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shards.corpora.segments import INSTANT_S, Column
+from shards.corpora.segments import INSTANT_S, Column, segment_key
 from shards.record import SPLITS, RawClip
 from shards.transcripts.spread import spread
 from triptych.config import UserError
@@ -50,7 +50,7 @@ def _clip(row: dict[str, str], folder: Path, columns: Sequence[Column]) -> RawCl
     source = {"video": video, "split": row["split"]}
     if row.get("start_s"):
         start_s, end_s = float(row["start_s"]), float(row["end_s"])
-        key = f"{video}/{round(1000 * start_s):07d}_{round(1000 * end_s):07d}"
+        key = segment_key(video, start_s, end_s)
         source |= {"start_s": f"{start_s:.3f}", "end_s": f"{end_s:.3f}"}
         duration_s, word_times = max(INSTANT_S, end_s - max(0.0, start_s)), "spread"
     else:

@@ -100,6 +100,11 @@ def read(path: Path, columns: Sequence[Column]) -> list[Segment]:
     return segments
 
 
+def segment_key(video: str, start_s: float, end_s: float) -> str:
+    """<video>/<start>_<end> in milliseconds, whatever file the segment was found in."""
+    return f"{video}/{round(1000 * start_s):07d}_{round(1000 * end_s):07d}"
+
+
 def _order(file: csd.Csd, columns: Sequence[Column], path: Path) -> list[int]:
     """Where in the file each column is."""
     said = file.metadata.get("dimension names")
@@ -115,10 +120,10 @@ def _order(file: csd.Csd, columns: Sequence[Column], path: Path) -> list[int]:
 
 
 def _named(rows: Sequence[tuple[str, float, float, tuple[float, ...]]], columns: Sequence[Column]) -> list[Segment]:
-    """Segments with their keys, <video>/<start>_<end> in milliseconds, and a number where one interval comes again."""
+    """Segments with their keys, and a number where one interval comes again."""
     segments, seen = [], Counter[str]()
     for video, start_s, end_s, values in rows:
-        name = f"{video}/{round(1000 * start_s):07d}_{round(1000 * end_s):07d}"
+        name = segment_key(video, start_s, end_s)
         seen[name] += 1
         wrong = [
             f"{column.name} {value:g} is not in {column.low:g} to {column.high:g}"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import webdataset
 
 from shards import plan
 from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature, build
@@ -335,38 +334,6 @@ next(steps)
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json; a shard set is the folder that"),
-        (lambda folder: (folder / "manifest.json").write_text("<html>"), "manifest.json: not JSON"),
-        (lambda folder: (folder / "manifest.json").write_text('{"format_version": 9}'), "has format 9, this version"),
-        (
-            lambda folder: (folder / "manifest.json").write_text('{"format_version": 2}'),
-            "fields are missing or unknown",
-        ),
-        (lambda folder: (folder / "train-000001.tar").unlink(), "train-000001.tar: the shard cannot be read"),
-        (lambda folder: (folder / "train-000001.index.json").unlink(), "train-000001.index.json: the shard cannot"),
-        (
-            lambda folder: os.truncate(folder / "train-000001.tar", 1000),
-            "cut short, 1000 bytes where the manifest says",
-        ),
-    ],
-)
-def test_a_damaged_set_is_refused_at_opening(
-    tiny_shards: Callable[..., Path], damage: Callable[[Path], Any], message: str
-) -> None:
-    folder = tiny_shards()
-    damage(folder)
-    with pytest.raises(UserError, match=message):
-        ShardSet(folder).split("train")
-
-
-def test_a_split_that_is_not_there_names_those_that_are(tiny_shards: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="no clips in a split 'test'; it has train, valid"):
-        ShardSet(tiny_shards()).split("test")
-
-
-@pytest.mark.parametrize(
     ("changes", "world", "message"),
     [
         ({"global_batch": 24}, 1, "has 23 clips and global_batch is 24"),
@@ -388,27 +355,6 @@ def test_labels_become_class_indices(tiny_shards: Callable[..., Path]) -> None:
     assert torch.cat([batch.labels["emotion"] for batch in batches]).tolist() == [0, 1, 0, 1, -1, 1, 0]
     with pytest.raises(UserError, match="clip valid-speaker0/clip01: emotion is 'sad', which is none of happy, calm"):
         list(eval_loader(folder, labels={"emotion": ("happy", "calm")}, workers=1).batches())
-
-
-def test_webdataset_reads_the_same_bytes(tiny_shards: Callable[..., Path]) -> None:
-    """Our tars are anybody's: the index only says where things lie."""
-    folder = tiny_shards()
-    split = ShardSet(folder).split("valid")
-    theirs = webdataset.WebDataset(
-        [str(folder / f"valid-{number:06d}.tar") for number in range(2)], shardshuffle=False, empty_check=False
-    )
-    for sample_id, sample in enumerate(theirs):
-        ours = split.read(sample_id)
-        assert sample["__key__"] == split.keys[sample_id]
-        assert {name: value for name, value in sample.items() if not name.startswith("__")} == ours
-
-
-def test_an_open_set_travels_to_a_spawned_process(tiny_shards: Callable[..., Path]) -> None:
-    import pickle
-
-    split = ShardSet(tiny_shards()).split("valid")
-    content = split.read(3)
-    assert pickle.loads(pickle.dumps(split)).read(3) == content
 
 
 def test_a_batch_is_quiet(tiny_shards: Callable[..., Path]) -> None:

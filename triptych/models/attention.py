@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triptych.models.dropout import dropout
 from triptych.models.linear import Linear
 
 Short = Literal["queries", "keys"]
@@ -214,7 +213,7 @@ class Attention(nn.Module):
     def _softmax(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        return functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
 
 
 def _head_by_head(x_NHA: Tensor, weight_HAC: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ from triptych.models.blocks import (
     mean_pool,
     position_vectors,
 )
-from triptych.models.dropout import Dropout
 from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.text_encoder import TextModel
 from triptych.models.tower import TowerOutput
@@ -110,7 +109,7 @@ class CrossModalEncoder(Encoder):
                 for name, spec in self.inputs.items()
             }
         )
-        self.dropout = Dropout(transformer.dropout)
+        self.dropout = nn.Dropout(transformer.dropout)
         self.towers = nn.ModuleDict({name: TransformerStack(transformer) for name in self.inputs})
         self.cross = nn.ModuleDict(
             {

@@ -17,7 +17,6 @@ from triptych.models.blocks import (
     mean_pool,
     position_vectors,
 )
-from triptych.models.dropout import Dropout
 from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
 from triptych.models.tower import Tower, TowerOutput
 from triptych.models.towers import FrameInput, FrameInputConfig, InputConfig, WordInput
@@ -72,7 +71,7 @@ class TextTransformerTower(Tower):
         self.width, self.sequence_width = width, config.width
         self.positions = config.positions
         self.input = WordInput(len(words), None, InputConfig(word_width=config.width))
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.layers = TransformerStack(config)
         self.output = nn.Linear(config.width, width)
 
@@ -127,7 +126,7 @@ class FrameTower(Tower):
         self.width, self.sequence_width = width, config.transformer.width
         self.config = config
         self.input = FrameInput(spec, config.transformer.width, config.input)
-        self.dropout = Dropout(config.transformer.dropout)
+        self.dropout = nn.Dropout(config.transformer.dropout)
         self.layers = TransformerStack(config.transformer)
         self.output = nn.Linear(config.transformer.width, width)
 

@@ -4,7 +4,6 @@ from torch import nn
 
 from triptych.models.attention import Attention, Packing, Pairs, group
 from triptych.models.blocks import Source, TransformerConfig, TransformerStack
-from triptych.models.dropout import Dropout
 from triptych.models.linear import Linear
 
 WIDTH, HEADS = 24, 3
@@ -125,19 +124,3 @@ def test_a_linear_map_is_torchs_with_its_gradients(shape):
         results.append((out, x.grad, layer.weight.grad, layer.bias.grad))
     for mine, their in zip(*results, strict=True):
         torch.testing.assert_close(mine, their)
-
-
-def test_dropout_keeps_the_mean_its_share_and_its_gradient_and_a_seed_repeats_it():
-    layer, x = Dropout(0.1), torch.ones(999, 333, requires_grad=True)
-    torch.manual_seed(0)
-    once = layer(x)
-    torch.manual_seed(0)
-    assert torch.equal(layer(x), once)
-    assert not torch.equal(layer(x), once)
-    kept = once != 0
-    assert kept.float().mean().item() == pytest.approx(0.9, abs=0.002)
-    assert kept.float().mean(dim=0).std().item() == pytest.approx((0.9 * 0.1 / 999) ** 0.5, rel=0.2)  # independent
-    assert once[kept].unique().tolist() == pytest.approx([1 / 0.9], rel=1e-4)
-    (2 * once).sum().backward()
-    assert torch.equal(x.grad, 2 * once.detach())
-    assert torch.equal(layer.eval()(x), x)
