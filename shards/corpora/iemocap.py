@@ -25,8 +25,6 @@ from triptych.config import UserError
 
 logger = logging.getLogger(__name__)
 
-PUBLISHED = {"Ses01": 1819, "Ses02": 1811, "Ses03": 2136, "Ses04": 2103, "Ses05": 2170}
-"""Utterances with labels: 10,039 in 151 dialogues."""
 PUBLISHED_EMOTIONS = {
     "undecided": 2507,
     "frustrated": 1849,
@@ -40,8 +38,8 @@ PUBLISHED_EMOTIONS = {
     "other": 3,
     "disgust": 2,
 }
-"""Over all sessions (tae898/multimodal-datasets, IEMOCAP/dataset-stats.md). Angry, happy with excited, neutral and sad
-are the 5,531 of the four-class tables."""
+"""The 10,039 utterances with labels (tae898/multimodal-datasets, IEMOCAP/dataset-stats.md). Angry, happy with excited,
+neutral and sad are the 5,531 of the four-class tables."""
 
 WEARER, OTHER = (0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75)
 """Left, top, right, bottom: who wears the markers is on the left, the other one on the right, and two pictures of half
@@ -178,11 +176,11 @@ class _Found:
             self.missing.append(clip.unusable)
 
     def log(self, root: Path) -> None:
-        whole = self.sessions == PUBLISHED and self.emotions == PUBLISHED_EMOTIONS
-        level = logging.INFO if whole else logging.WARNING
-        for found, published in ((self.sessions, PUBLISHED), (self.emotions, PUBLISHED_EMOTIONS)):
-            told = ", ".join(f"{name} {found[name]} of {count}" for name, count in published.items())
-            logger.log(level, "%s: %d of the %d published: %s", root, found.total(), sum(published.values()), told)
+        level = logging.INFO if self.emotions == PUBLISHED_EMOTIONS else logging.WARNING
+        published = sum(PUBLISHED_EMOTIONS.values())
+        told = ", ".join(f"{name} {self.emotions[name]} of {count}" for name, count in PUBLISHED_EMOTIONS.items())
+        logger.log(level, "%s: %d of the %d published: %s", root, self.emotions.total(), published, told)
+        logger.info("%s: %s", root, ", ".join(f"{name} {count}" for name, count in sorted(self.sessions.items())))
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(self.words.items()))
         unlabelled = self.without_labels
         logger.info("%s: word times: %s; %d transcribed utterances have no labels", root, told, unlabelled)
