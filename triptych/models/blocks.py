@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from triptych.batch import Track
 from triptych.models.attention import Attention, Packing, Pairs, Short
 from triptych.models.linear import Linear
+from triptych.models.tower import Steps
 
 Positions = Literal["index", "seconds"]
 """What a step's position is: its number, or the middle of its time span."""
@@ -108,13 +109,16 @@ class TransformerStack(nn.ModuleList):
         super().__init__(TransformerLayer(config, short) for _ in range(config.layers))
         self.activation_checkpointing = False
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor, source: Source | None = None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, mask_BT: Tensor, source: Source | None = None, layers: list[Steps] | None = None
+    ) -> Tensor:
         """Attend to the stream itself, or to a source.
 
         Args:
             x_BTD: the stream.
             mask_BT: its real steps.
             source: of a cross-modal stack.
+            layers: see Tower.forward.
 
         Returns:
             [B, T, D]: zeros at padding, and in clips that lack one of the two streams.
@@ -130,6 +134,8 @@ class TransformerStack(nn.ModuleList):
             keys = values = other.pack(source.sequence)
             if source.positions is not None:
                 at_queries, keys = own.pack(source.positions[0]), values + other.pack(source.positions[1])
+        if layers is not None:
+            layers.append(Steps(own.pad(x_ND), own.mask))
         for layer in self:
             queries = x_ND if at_queries is None else x_ND + at_queries
             streams = (x_ND, queries, queries if keys is None else keys, x_ND if values is None else values, pairs)
@@ -137,6 +143,8 @@ class TransformerStack(nn.ModuleList):
                 x_ND = checkpoint(layer, *streams, use_reentrant=False)
             else:
                 x_ND = layer(*streams)
+            if layers is not None:
+                layers.append(Steps(own.pad(x_ND), own.mask))
         return own.pad(x_ND)
 
 

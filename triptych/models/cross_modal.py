@@ -33,7 +33,7 @@ from triptych.models.blocks import (
 )
 from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.text_encoder import TextModel
-from triptych.models.tower import TowerOutput
+from triptych.models.tower import Steps, TowerOutput
 from triptych.models.towers import FrameInput, InputConfig, word_input
 
 FEW_WORDS = 32
@@ -124,12 +124,15 @@ class CrossModalEncoder(Encoder):
                 if isinstance(module, Attention):
                     module.start_keys_as_queries()
 
-    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
+    def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
         """See Encoder.encode. Without any anchor in the batch nothing is fused: there are only the towers' pools."""
         given = self.tracks(batch)
         positions = {name: self._positions(track) for name, track in given.items()}
+        kept: dict[str, list[Steps]] = {name: [] for name in given} if layers else {}
         towers = {
-            name: self.towers[name](self.dropout(self.input[name](track) + positions[name]), track.mask)
+            name: self.towers[name](
+                self.dropout(self.input[name](track) + positions[name]), track.mask, layers=kept.get(name)
+            )
             for name, track in given.items()
         }
         pooled = {name: mean_pool(towers[name], track.mask) for name, track in given.items()}
@@ -151,7 +154,13 @@ class CrossModalEncoder(Encoder):
             name: TowerOutput(sequence=towers[name], mask=track.mask, pooled=pooled[name])
             for name, track in given.items()
         }
-        return Encoded(pooled=pooled, present=present, towers=outputs, fused=fused)
+        return Encoded(
+            pooled=pooled,
+            present=present,
+            towers=outputs,
+            fused=fused,
+            layers={name: tuple(steps) for name, steps in kept.items()},
+        )
 
     def _fuse(
         self, anchor: str, towers: Mapping[str, Tensor], given: Mapping[str, Track], positions: Mapping[str, Tensor]

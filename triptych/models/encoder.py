@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
-from triptych.models.tower import TowerOutput
+from triptych.models.tower import Steps, TowerOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,9 @@ class Encoded:
     """Modality -> its tower's sequence, before any fusion; what is padding is told by its mask."""
     fused: Mapping[str, Fused] = field(default_factory=dict)
     """Anchor -> its fused sequence, of those of `Encoder.anchors` that the batch carries."""
+    layers: Mapping[str, tuple[Steps, ...]] = field(default_factory=dict)
+    """Modality -> the layers of its tower, where they were asked for: first what enters its first block, then the
+    output of each block; the last one is the tower's sequence."""
 
 
 @runtime_checkable
@@ -85,12 +88,13 @@ class Encoder(nn.Module):
                 module.start_weights()
 
     @abstractmethod
-    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
+    def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
         """Encode any non-empty subset of the modalities; the batch need not carry those that it lacks.
 
         Args:
             batch: on the encoder's device.
             fuse: False leaves out what is fused, where only the towers' pooled vectors are wanted.
+            layers: True keeps what lies between the towers' blocks too.
         """
 
     def tracks(self, batch: Batch) -> dict[str, Track]:

@@ -16,7 +16,7 @@ from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
 from triptych.models.st_gcn import StGcnConfig, StGcnTower
 from triptych.models.tcn import TcnConfig, TcnTower
 from triptych.models.text_encoder import TextEncoderConfig, TextModel
-from triptych.models.tower import Tower
+from triptych.models.tower import Steps, Tower
 from triptych.models.transformer_towers import (
     FrameTower,
     FrameTowerConfig,
@@ -125,12 +125,17 @@ class PairwiseEncoder(Encoder):
         """See Encoder."""
         return {name: self.tower(name).sequence_width for name in self.inputs}
 
-    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
+    def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
         """See Encoder.encode; nothing is fused in any case."""
         given = self.tracks(batch)
-        outputs = {name: self.tower(name)(track) for name, track in given.items()}
-        pooled = {name: output.pooled for name, output in outputs.items()}
-        return Encoded(pooled=pooled, present={name: track.present for name, track in given.items()}, towers=outputs)
+        kept: dict[str, list[Steps]] = {name: [] for name in given} if layers else {}
+        outputs = {name: self.tower(name)(track, kept.get(name)) for name, track in given.items()}
+        return Encoded(
+            pooled={name: output.pooled for name, output in outputs.items()},
+            present={name: track.present for name, track in given.items()},
+            towers=outputs,
+            layers={name: tuple(steps) for name, steps in kept.items()},
+        )
 
     def tower(self, modality: str) -> Tower:
         """The tower of a modality in `inputs`."""

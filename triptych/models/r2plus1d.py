@@ -3,6 +3,7 @@
 Legend: P clips that have the modality, F frames taken of a clip, T steps after the network's strides, S side in pixels.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.norms import Norm, convert
 from triptych.models.published import fitting, read_weights
-from triptych.models.tower import Tower, TowerOutput
+from triptych.models.tower import Steps, Tower, TowerOutput
 
 RANDOM = "random"
 PUBLISHED = "KINETICS400_V1"
@@ -124,18 +125,18 @@ class R2Plus1DTower(Tower):
         state = read_weights(setting, weights, R2Plus1D_18_Weights, MAX_BYTES)
         self.trunk.load_state_dict(fitting(self.trunk, state, setting, weights, "R(2+1)D-18"))
 
-    def forward(self, track: Track) -> TowerOutput:
-        """See Tower; a hidden frame is a picture of the mean colour of Kinetics, which is zeros to the network."""
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
+        """See Tower; a hidden frame is a picture of the mean colour of Kinetics, which is zeros to the network. A layer
+        is the mean over the pixels; the first is the stem's, the others are those of the four stages."""
         present = track.present
         # With no clip at all it runs still: synchronised norms of other ranks wait for this one's.
-        features_PTD = self._network(self._pictures(track, present.nonzero()[:, 0]))
+        for x in self._maps(self._pictures(track, present.nonzero()[:, 0])):
+            if layers is not None:
+                layers.append(_steps(_over_pixels(x), present))
+        features_PTD = _over_pixels(x)
         pooled = self.head(features_PTD.mean(dim=1))
-        steps = features_PTD.shape[1]
-        return TowerOutput(
-            sequence=_placed(features_PTD, present),
-            mask=present[:, None].expand(-1, steps),
-            pooled=_placed(pooled, present),
-        )
+        last = _steps(features_PTD, present)
+        return TowerOutput(sequence=last.sequence, mask=last.mask, pooled=_placed(pooled, present))
 
     def _pictures(self, track: Track, clips: Tensor) -> Tensor:
         """[P, 3, F, 112, 112] standardised colours of the clips with these indices."""
@@ -153,13 +154,12 @@ class R2Plus1DTower(Tower):
             pictures = pictures.masked_fill(hidden[..., None, None, None], 0.0)
         return pictures.transpose(1, 2)
 
-    def _network(self, pictures: Tensor) -> Tensor:
-        """[P, 3, F, 112, 112] -> [P, T, 512], means over the pixels of each step."""
-        x = self.trunk.stem(pictures)
-        for layer in (self.trunk.layer1, self.trunk.layer2, self.trunk.layer3, self.trunk.layer4):
-            x = layer(x)
-        x_PTD: Tensor = x.mean(dim=(3, 4)).transpose(1, 2)
-        return x_PTD
+    def _maps(self, x: Tensor) -> Iterator[Tensor]:
+        """[P, 3, F, 112, 112] -> [P, C, T, H, W] behind the stem and each stage."""
+        trunk = self.trunk
+        for part in (trunk.stem, trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+            x = part(x)
+            yield x
 
 
 def frame_steps(mask_BT: Tensor, frames: int) -> Tensor:
@@ -178,6 +178,16 @@ def frame_steps(mask_BT: Tensor, frames: int) -> Tensor:
     real = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)  # real steps first, in order
     parts = 2 * torch.arange(frames, device=mask_BT.device) + 1
     return real.gather(1, parts * mask_BT.sum(dim=1, keepdim=True) // (2 * frames))
+
+
+def _over_pixels(maps: Tensor) -> Tensor:
+    """[P, C, T, H, W] -> [P, T, C], means over the pixels of each step."""
+    return maps.mean(dim=(3, 4)).transpose(1, 2)
+
+
+def _steps(rows_PTD: Tensor, present: Tensor) -> Steps:
+    """Of the clips that are present, among all."""
+    return Steps(_placed(rows_PTD, present), present[:, None].expand(-1, rows_PTD.shape[1]))
 
 
 def _placed(rows: Tensor, present: Tensor) -> Tensor:

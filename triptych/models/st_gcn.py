@@ -20,7 +20,7 @@ from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.norms import NORMS
-from triptych.models.tower import Tower, TowerOutput
+from triptych.models.tower import Steps, Tower, TowerOutput
 
 JAW = 17
 """The first of the 68 points, which are left out."""
@@ -103,13 +103,18 @@ class StGcnTower(Tower):
 
     adjacency: Tensor
 
-    def forward(self, track: Track) -> TowerOutput:
-        """See Tower: the sequence has every other step of the track for each time the channels grow."""
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
+        """See Tower: a layer is the mean over the points, and the sequence has every other step of the track for each
+        time the channels grow."""
         points = track.values[:, :, JAW:].to(self.output.weight.dtype)
         x = scale_to_unit(points, _in_sight(track)).permute(0, 3, 1, 2)  # [B, 2, T, V]
         mask = track.mask
+        if layers is not None:
+            layers.append(Steps.zeroed(x.mean(dim=3).transpose(1, 2), mask))
         for block in self.blocks:
             x, mask = block(x, mask, self.adjacency)
+            if layers is not None:
+                layers.append(Steps.zeroed(x.mean(dim=3).transpose(1, 2), mask))
         x_BTC = x.mean(dim=3).transpose(1, 2) * mask[..., None]
         pooled = self.output(mean_pool(x_BTC, mask)) * track.present[:, None]
         return TowerOutput(sequence=x_BTC, mask=mask, pooled=pooled)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
-from triptych.models.tower import Tower, TowerOutput
+from triptych.models.tower import Steps, Tower, TowerOutput
 from triptych.models.towers import zero_hidden
 
 
@@ -112,16 +112,20 @@ class TcnTower(Tower):
         self.activation = nn.PReLU()
         self.output = nn.Linear(config.bottleneck, width)
 
-    def forward(self, track: Track) -> TowerOutput:
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence is what the last block gives, [B, T, bottleneck]."""
         x = ((track.values.float() - self.mean) / self.std).flatten(2).to(self.input.weight.dtype)
         x = zero_hidden(x, track).transpose(1, 2)
         x = self.dropout(self.input(self.input_norm(x, track.mask)))
+        if layers is not None:
+            layers.append(Steps.zeroed(x.transpose(1, 2), track.mask))
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, track.mask, use_reentrant=False)
             else:
                 x = block(x, track.mask)
+            if layers is not None:
+                layers.append(Steps.zeroed(x.transpose(1, 2), track.mask))
         x = x.transpose(1, 2) * track.mask[..., None]
         pooled = self.output(self.activation(mean_pool(x, track.mask))) * track.present[:, None]
         return TowerOutput(sequence=x, mask=track.mask, pooled=pooled)

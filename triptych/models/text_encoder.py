@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from triptych.batch import Track
 from triptych.config import UserError
+from triptych.models.tower import Steps
 
 KEY = "text_encoder.model"
 NO_PIECE = -1
@@ -180,8 +181,9 @@ class TextEncoder(nn.Module):
             self.model.eval()
         return self
 
-    def forward(self, track: Track) -> Tensor:
-        """[B, T] ids -> [B, T, W]; zeros where there is no word."""
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> Tensor:
+        """[B, T] ids -> [B, T, W]; zeros where there is no word. For `layers` see Tower.forward: in all of them a word
+        is the mean of its pieces."""
         pieces_MK = self.pieces[track.values[track.mask]]
         if track.hidden is not None:
             pieces_MK = torch.where(track.hidden[track.mask][:, None], self.hidden, pieces_MK)
@@ -193,12 +195,21 @@ class TextEncoder(nn.Module):
         place_MK = begin_M[:, None] + torch.arange(pieces_MK.shape[1], device=pieces_MK.device)
         row_MK = row_M[:, None].expand_as(place_MK)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train):
-            states_RLW = self._states(pieces_MK[real_MK], row_MK[real_MK], place_MK[real_MK], size_R)
-            place_MK = place_MK.clamp(max=states_RLW.shape[1] - 1)
-            # Gathered, not added up by index, which on a GPU would round differently at every run.
-            vectors_MW = (states_RLW[row_MK, place_MK] * real_MK[..., None]).sum(dim=1) / count_M[:, None]
-            vectors_BTW = vectors_MW.new_zeros(*track.mask.shape, self.width)
-            vectors_BTW[track.mask] = vectors_MW
+            ids_RL, attended_RL = self._fill(pieces_MK[real_MK], row_MK[real_MK], place_MK[real_MK], size_R)
+            states = self.model(input_ids=ids_RL, attention_mask=attended_RL, output_hidden_states=layers is not None)
+            place_MK = place_MK.clamp(max=ids_RL.shape[1] - 1)
+
+            def of_words(states_RLW: Tensor) -> Tensor:
+                # Gathered, not added up by index, which on a GPU would round differently at every run.
+                vectors_MW = (states_RLW[row_MK, place_MK] * real_MK[..., None]).sum(dim=1) / count_M[:, None]
+                vectors_BTW = vectors_MW.new_zeros(*track.mask.shape, vectors_MW.shape[-1])
+                vectors_BTW[track.mask] = vectors_MW
+                return vectors_BTW
+
+            vectors_BTW = of_words(states.last_hidden_state)
+            if layers is not None:  # a norm behind the last layer may be in one of the two and not in the other
+                layers += [Steps(of_words(states_RLW), track.mask) for states_RLW in states.hidden_states[:-1]]
+                layers.append(Steps(vectors_BTW, track.mask))
         return vectors_BTW
 
     def _windows(self, mask_BT: Tensor, count_M: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,8 +225,8 @@ class TextEncoder(nn.Module):
         size_R = torch.zeros(num_rows, dtype=torch.int64, device=mask_BT.device).index_add_(0, row_M, count_M)
         return row_M, size_R
 
-    def _states(self, pieces: Tensor, rows: Tensor, places: Tensor, size_R: Tensor) -> Tensor:
-        """[R, L, W] states of windows that have these pieces at these places."""
+    def _fill(self, pieces: Tensor, rows: Tensor, places: Tensor, size_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask [R, L] of windows that have these pieces at these places."""
         begin, end_R = len(self.before), size_R + len(self.before)
         length_R = end_R + len(self.after)
         shape = (len(size_R), int(length_R.max()))
@@ -225,7 +236,7 @@ class TextEncoder(nn.Module):
         every = torch.arange(shape[0], device=size_R.device)[:, None]
         ids_RL[every, end_R[:, None] + torch.arange(len(self.after), device=size_R.device)] = self.after
         attended_RL = torch.arange(shape[1], device=size_R.device) < length_R[:, None]
-        return self.model(input_ids=ids_RL, attention_mask=attended_RL.long()).last_hidden_state
+        return ids_RL, attended_RL.long()
 
     def _max_pieces(self) -> int:
         """What tokenizer, config and learnt positions allow; RoBERTa's first positions stand for padding."""

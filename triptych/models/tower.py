@@ -11,6 +11,21 @@ from torch import Tensor, nn
 from triptych.batch import Track
 
 
+@dataclass(frozen=True)
+class Steps:
+    """A sequence with what is real of it, as between two blocks of a tower."""
+
+    sequence: Tensor
+    """[B, T, D]; zeros where `mask` is False. T and D may differ from layer to layer."""
+    mask: Tensor
+    """[B, T] bool, True = real."""
+
+    @classmethod
+    def zeroed(cls, x_BTD: Tensor, mask_BT: Tensor) -> "Steps":
+        """With zeros where nothing is real, whatever x has there."""
+        return cls(x_BTD.masked_fill(~mask_BT[..., None], 0.0), mask_BT)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TowerOutput:
     """What a tower says of a batch; zeros for a clip that lacks the modality."""
@@ -36,4 +51,11 @@ class Tower(nn.Module):
     """D, of `TowerOutput.sequence`."""
 
     @abstractmethod
-    def forward(self, track: Track) -> TowerOutput: ...
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
+        """Encode a modality.
+
+        Args:
+            track: on the tower's device.
+            layers: takes up what enters the first block, then the output of each block; the last one is the output's
+                sequence. None keeps nothing.
+        """

@@ -18,7 +18,7 @@ from triptych.models.blocks import (
     position_vectors,
 )
 from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
-from triptych.models.tower import Tower, TowerOutput
+from triptych.models.tower import Steps, Tower, TowerOutput
 from triptych.models.towers import FrameInput, FrameInputConfig, InputConfig, WordInput
 
 
@@ -75,11 +75,11 @@ class TextTransformerTower(Tower):
         self.layers = TransformerStack(config)
         self.output = nn.Linear(config.width, width)
 
-    def forward(self, track: Track) -> TowerOutput:
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence has a step a word."""
         x = self.input(track)
         x = x + position_vectors(track, self.positions, x.shape[-1]).to(x.dtype)
-        x = self.layers(self.dropout(x), track.mask)
+        x = self.layers(self.dropout(x), track.mask, layers=layers)
         return _output(x, track, self.output(mean_pool(x, track.mask)))
 
 
@@ -105,9 +105,9 @@ class TextEncoderTower(Tower):
         self.width, self.sequence_width = width, self.encoder.width
         self.output = nn.Linear(self.encoder.width, width)
 
-    def forward(self, track: Track) -> TowerOutput:
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence has a step a word."""
-        x = self.encoder(track)
+        x = self.encoder(track, layers)
         return _output(x, track, self.output(mean_pool(x, track.mask)))
 
 
@@ -130,11 +130,11 @@ class FrameTower(Tower):
         self.layers = TransformerStack(config.transformer)
         self.output = nn.Linear(config.transformer.width, width)
 
-    def forward(self, track: Track) -> TowerOutput:
+    def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence has a step a frame."""
         x = self.input(track)
         x = x + position_vectors(track, self.config.positions, x.shape[-1]).to(x.dtype)
-        x = self.layers(self.dropout(x), track.mask)
+        x = self.layers(self.dropout(x), track.mask, layers=layers)
         return _output(x, track, self.output(mean_pool(x, track.mask)))
 
 

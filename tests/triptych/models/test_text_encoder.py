@@ -71,6 +71,14 @@ def test_a_words_vector_is_the_mean_of_its_pieces_as_transformers_gives_them(tex
     assert torch.all(vectors[2] == 0)
 
 
+def test_every_layer_is_as_transformers_gives_it(text_models):
+    layers = []
+    make(text_models / "bert")(track(("zoo", "happy")), layers)
+    for number, layer in enumerate(layers):
+        expected = by_hand(text_models / "bert", ("zoo", "happy"), number)
+        torch.testing.assert_close(layer.sequence[0], expected, rtol=0, atol=1e-5)
+
+
 def test_a_word_outside_the_vocabulary_is_the_unknown_piece(text_models):
     vectors = make(text_models / "bert")(track(("happy", "?")))
     torch.testing.assert_close(vectors[0], by_hand(text_models / "bert", ("happy", "[UNK]")), rtol=0, atol=1e-5)
@@ -156,7 +164,8 @@ def test_other_architectures_are_built_again_as_they_were_and_use_all_their_weig
     again.load_state_dict(encoder.state_dict(), strict=True)
     sentence = track(("zoo", "happy", "unhappy"), ("sad",))
     vectors = again(sentence)
-    assert torch.equal(vectors, encoder(sentence))
+    assert torch.equal(vectors, encoder(sentence, layers := []))
+    assert [layer.sequence.shape for layer in layers] == [vectors.shape] * 3
     vectors.square().sum().backward()
     assert [name for name, weight in again.named_parameters() if weight.grad is None] == []
 
