@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from torch import Tensor
 from shards.record import ClipRecord, Word
 from shards.words import Vocabulary
 from triptych.batch import UNLABELLED, Batch, Track
-from triptych.config import UserError
-from triptych.labels import LabelSpec, Number, Series, form_asked, form_of
+from triptych.labels import LabelSpec, Number, Series
 from triptych.modalities import FeatureSpec
 
 
@@ -105,7 +103,7 @@ def _track(clips: Sequence[Steps | None], spec: FeatureSpec) -> Track:
 
 
 def _label(records: Sequence[ClipRecord], name: str, spec: LabelSpec) -> Tensor:
-    values = [_value(record, name, spec) for record in records]
+    values = [record.label(name, spec) for record in records]
     if isinstance(spec, Series):
         clips = [[] if value is None else value["values"] for value in values]
         longest = max(1, *map(len, clips))  # a score needs a step to run on, also where no clip has the label
@@ -116,23 +114,3 @@ def _label(records: Sequence[ClipRecord], name: str, spec: LabelSpec) -> Tensor:
     if isinstance(spec, Number):
         return torch.tensor([math.nan if value is None else value for value in values], dtype=torch.float32)
     return torch.tensor([UNLABELLED if value is None else spec.index(value) for value in values], dtype=torch.int64)
-
-
-def _value(record: ClipRecord, name: str, spec: LabelSpec) -> Any:
-    """A clip's label, proven to be what is asked for."""
-    asked = form_asked(spec)
-    value = record.labels.get(name, record.source.get(name) if isinstance(spec, tuple) else None)
-    if value is None:
-        return None
-    try:
-        form = form_of(value)
-    except ValueError as error:
-        raise UserError(f"clip {record.key}: {name}: {error}") from None
-    if form != asked:
-        raise UserError(f"clip {record.key}: {name} is {form}, and is asked for as {asked}")
-    if isinstance(spec, tuple) and value not in spec:
-        raise UserError(
-            f"clip {record.key}: {name} is {value!r}, which is none of {', '.join(spec)}; add it to the "
-            "classes, or leave the clip out when writing the shards"
-        )
-    return value

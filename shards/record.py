@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from triptych.config import UserError
+from triptych.labels import LabelSpec, form_asked, form_of
 from triptych.protocols.leaks import SPLITS as SPLITS  # what a shard set is divided into
 
 FORMAT_VERSION = 2
@@ -112,6 +114,31 @@ class ClipRecord:
     words: tuple[Word, ...] | None
     source: dict[str, str]
     labels: dict[str, Any]
+
+    def label(self, name: str, spec: LabelSpec) -> Any:
+        """The clip's label of that name, proven to be what is asked for; None where it has none.
+
+        Where a class is asked for and the clip has such a property (`source`: the speaker's gender), that is taken.
+
+        Raises:
+            UserError: it is none of the classes, or of another form or rate than is asked for.
+        """
+        asked = form_asked(spec)
+        value = self.labels.get(name, self.source.get(name) if isinstance(spec, tuple) else None)
+        if value is None:
+            return None
+        try:
+            form = form_of(value)
+        except ValueError as error:
+            raise UserError(f"clip {self.key}: {name}: {error}") from None
+        if form != asked:
+            raise UserError(f"clip {self.key}: {name} is {form}, and is asked for as {asked}")
+        if isinstance(spec, tuple) and value not in spec:
+            raise UserError(
+                f"clip {self.key}: {name} is {value!r}, which is none of {', '.join(spec)}; add it to the classes, or "
+                "leave the clip out when writing the shards"
+            )
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""

@@ -75,11 +75,9 @@ def divide(clips: Sequence[RawClip], config: SplitConfig) -> Assignment:
     Raises:
         UserError: a leak that neither the rule nor `config.allow` declares; see also `draw` and `Fold.assign`.
     """
-    allowed = tuple(Shared(kind) for kind in config.allow)
+    allowed = declared(config.by, config.allow)
     if config.by.startswith(_PROTOCOL):
-        fold = registry.find_fold(config.by.removeprefix(_PROTOCOL))
-        return fold.assign(clips, allowed)
-    allowed += tuple(Shared(kind) for kind in _BY_DESIGN[config.by.partition(":")[0]])
+        return registry.find_fold(config.by.removeprefix(_PROTOCOL)).assign(clips, allowed)
     if config.by == "source":
         if all("split" not in clip.source for clip in clips):
             raise UserError("split.by: source: this corpus has no split of its own; split by speaker")
@@ -89,6 +87,22 @@ def divide(clips: Sequence[RawClip], config: SplitConfig) -> Assignment:
     name = f"by {config.by}"
     found = leaks.check(name, keys, clips, allowed)
     return Assignment(rule=name, keys=keys, left_out={}, leaks=tuple(found), note="")
+
+
+def declared(by: str, allow: Sequence[str] = ()) -> tuple[Shared, ...]:
+    """What a split may have on two sides: by design of its rule, and what was allowed by name.
+
+    Args:
+        by: the rule, as in SplitConfig; one that is not known declares nothing.
+        allow: kinds of leaks.
+
+    Raises:
+        UserError: a protocol's rule that is not there.
+    """
+    allowed = tuple(Shared(kind) for kind in allow)
+    if by.startswith(_PROTOCOL):
+        return (*allowed, *registry.find_fold(by.removeprefix(_PROTOCOL)).shared)
+    return (*allowed, *(Shared(kind) for kind in _BY_DESIGN.get(by.partition(":")[0], ())))
 
 
 def account(assigned: Assignment, config: Mapping[str, Any]) -> dict[str, Any]:

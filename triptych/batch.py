@@ -10,13 +10,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from triptych.labels import UNLABELLED as UNLABELLED  # what labels of a batch may be
 from triptych.modalities import FeatureSpec
 
 IGNORE = -100
 """Target value at positions that ask nothing, as in `torch.nn.functional.cross_entropy`."""
-
-UNLABELLED = -1
-"""Class index of a clip without that label."""
 
 
 @dataclass(frozen=True, kw_only=True)

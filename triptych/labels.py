@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+UNLABELLED = -1
+"""Class index of a clip without that label."""
+
 CLASS = "a class"
 """The form of classes, see `form_of`."""
 

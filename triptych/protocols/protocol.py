@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from triptych import scores
 from triptych.config import UserError, nearest
-from triptych.labels import LabelSpec
+from triptych.labels import UNLABELLED, LabelSpec
 from triptych.protocols.splits import Fold, SplitRule
 
 if typing.TYPE_CHECKING:
@@ -164,8 +164,6 @@ class Protocol:
         1.0 or 0.0, and NaN stays NaN ([B] each). Other labels stay as they are.
         """
         import torch  # not at the top: the writer of shards asks a protocol for its splits, and needs no torch
-
-        from triptych.batch import UNLABELLED
 
         labels = dict(batch.labels)
         for target in self.targets:

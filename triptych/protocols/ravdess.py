@@ -12,7 +12,7 @@ from itertools import product
 from triptych.config import UserError
 from triptych.protocols.leaks import Clip, Shared
 from triptych.protocols.protocol import Protocol, Published, Target
-from triptych.protocols.splits import Fold, LeftOut, SplitRule, by_group
+from triptych.protocols.splits import Fold, LeftOut, SplitRule, by_group, leave_one_out
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """In the order of the corpus's codes 01 to 08."""
@@ -84,6 +84,11 @@ def _mpuc(clip: Clip) -> tuple[str, ...] | LeftOut:
 
 
 SPLIT_RULES = (
+    leave_one_out(
+        "ravdess/leave_one_actor_out",
+        _actor,
+        source="one actor out, for as many actors as there are; validation is the next one there (ours)",
+    ),
     _by_actor("actors_10fold", ACTORS_10FOLD, f"ten folds of actors, seeded; {_OURS}"),
     by_group(
         "ravdess/random_10fold",

@@ -126,6 +126,8 @@ class SplitRule:
     folds: tuple[Fold, ...] = ()
     listed: Callable[[Collection[str]], Fold] | None = None
     """In place of folds: makes the one fold out of a list of keys that the user has."""
+    folds_of: Callable[[Sequence[Clip]], tuple[Fold, ...]] | None = None
+    """In place of folds: makes as many as the clips ask for, as one for each speaker."""
     published: Mapping[str, int] = field(default_factory=dict)
     """Split -> clips, or what `source` says, as published; none for a rule of several folds."""
     source: str = ""
@@ -135,24 +137,51 @@ class SplitRule:
         """The fold of that number, from 1; a rule of one fold needs none.
 
         Raises:
-            UserError: no such fold, or a list of keys that is missing, wrong or not wanted.
+            UserError: no such fold, or as of `all_folds`.
+        """
+        return self.pick(self.all_folds(listed=listed), number)
+
+    def all_folds(self, clips: Sequence[Clip] | None = None, listed: Collection[str] | None = None) -> tuple[Fold, ...]:
+        """Every fold, in the order of their numbers.
+
+        Args:
+            clips: that are to be divided, for a rule whose folds depend on them.
+            listed: keys, for a rule that takes its validation clips from a list of the user.
+
+        Raises:
+            UserError: the clips are missing, or a list of keys is missing, wrong or not wanted.
         """
         if self.listed is not None:
-            if listed is None or number is not None:
+            if listed is None:
                 raise UserError(
-                    f"split {self.name}: takes its validation clips from a list that you have, and has one fold; name "
-                    "it where clips are evaluated, with the list"
+                    f"split {self.name}: takes its validation clips from a list that you have; name it where clips are "
+                    "evaluated, with the list"
                 )
-            return self.listed(listed)
+            return (self.listed(listed),)
         if listed is not None:
             raise UserError(f"split {self.name}: takes no list of clips")
-        if number is None and len(self.folds) == 1:
-            return self.folds[0]
-        if number is None or not 1 <= number <= len(self.folds):
-            there = "one fold" if len(self.folds) == 1 else f"folds 1 to {len(self.folds)}"
+        if self.folds_of is None:
+            return self.folds
+        if clips is None:
+            raise UserError(
+                f"split {self.name}: its folds depend on the clips that there are; write them by another rule, as "
+                "split.by=speaker, and name this one where clips are evaluated"
+            )
+        return self.folds_of(clips)
+
+    def pick(self, folds: Sequence[Fold], number: int | None) -> Fold:
+        """One of the rule's folds by its number, from 1; where there is one, it needs none.
+
+        Raises:
+            UserError: no such fold.
+        """
+        if number is None and len(folds) == 1:
+            return folds[0]
+        if number is None or not 1 <= number <= len(folds):
+            there = "one fold" if len(folds) == 1 else f"folds 1 to {len(folds)}"
             wanted = "give one" if number is None else f"no fold {number}"
-            raise UserError(f"split {self.name}: {wanted}; it has {there}, as {self.folds[0].name}")
-        return self.folds[number - 1]
+            raise UserError(f"split {self.name}: {wanted}; it has {there}, as {self.name}{'/1' * (len(folds) > 1)}")
+        return folds[number - 1]
 
 
 def split_sha256(keys: Mapping[str, Iterable[str]]) -> str:
@@ -211,6 +240,23 @@ def by_group(
         for number in range(1, len(groups) + 1)
     )
     return SplitRule(name=name, folds=folds, source=source)
+
+
+def leave_one_out(name: str, group_of: Callable[[Clip], str | LeftOut], *, source: str) -> SplitRule:
+    """Cross-validation over the groups that the clips have, as `by_group`: as many folds as groups, by name, so that a
+    part of a corpus is divided in full. The number of a fold means another group where other groups are there.
+
+    Args:
+        name: "ravdess/leave_one_actor_out".
+        group_of: of a clip.
+        source: see SplitRule.
+    """
+
+    def folds_of(clips: Sequence[Clip]) -> tuple[Fold, ...]:
+        groups = sorted({group for clip in clips if isinstance(group := group_of(clip), str)})
+        return by_group(name, [[group] for group in groups], group_of, source=source).folds
+
+    return SplitRule(name=name, folds_of=folds_of, source=source)
 
 
 def own_split(clip: Clip) -> tuple[str, ...] | LeftOut:
