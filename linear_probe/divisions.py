@@ -48,7 +48,7 @@ def divisions(
 ) -> list[Division]:
     """The division of a shard set, or the folds of a rule.
 
-    Reads the record of every clip, from one end of the shards to the other: 1 minute a million clips on a local disk.
+    Reads the record of every clip in the order of the shards: 44 us and 0.8 kB each.
 
     Args:
         shard_set: whose clips are divided.
@@ -112,9 +112,11 @@ def _own(shard_set: ShardSet, written: Mapping[str, Sequence[_Shown]]) -> Divisi
     clips = [clip for found in written.values() for clip in found]
     keys = {name: tuple(sorted(clip.key for clip in written[name])) for name in SPLITS}
     shared = leaks.check(f"by {by} of {shard_set.location}", keys, clips, declared(by, said.get("allow", ())))
+    facts = {"split": f"the shard set's own, by {by}"}
     drawn = [f"{name} {said[name]}" for name in (*SPLITS, "seed") if name in said]
-    told = "" if by == "source" or by.startswith("protocol:") else f" ({', '.join(drawn)})" if drawn else ""
-    facts = {"split": f"the shard set's own, by {by}{told}", **_facts(keys, clips, shared, said.get("note", ""))}
+    if drawn and by != "source" and not by.startswith("protocol:"):  # of those, shares and seed say nothing
+        facts["split is from"] = ", ".join(drawn)
+    facts |= _facts(keys, clips, shared, said.get("note", ""))
     if said.get("sha256", facts["split SHA-256"]) != facts["split SHA-256"]:
         facts["split SHA-256 as divided"] = f"{said['sha256']}, before clips that could not be read were left out"
     return Division(name=f"by {by}", keys=keys, facts=facts)

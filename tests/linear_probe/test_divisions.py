@@ -159,7 +159,8 @@ def test_the_sets_own_split_is_one_division_with_the_manifests_account(written, 
 
     assert own.name == "by speaker"
     assert [actors(own.keys[split]) for split in ("train", "valid", "test")] == [{2, 3, 5}, {1}, {4}]
-    assert own.facts["split"] == "the shard set's own, by speaker (train 0.6, valid 0.2, test 0.2, seed 3)"
+    assert own.facts["split"] == "the shard set's own, by speaker"
+    assert own.facts["split is from"] == "train 0.6, valid 0.2, test 0.2, seed 3"
     assert own.facts["split SHA-256"] == split_sha256(own.keys)
     assert own.facts["split SHA-256 as divided"].startswith("f" * 64)
     assert own.facts["split note"] == "mind"

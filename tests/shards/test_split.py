@@ -139,6 +139,7 @@ def test_a_protocols_split_is_followed() -> None:
         ("protocol:ravdes/hicmae_6fold/2", "Did you mean ravdess"),
         ("protocol:ravdess/hicmae_6fol/2", "Did you mean hicmae_6fold"),
         ("protocol:ravdess/hicmae_6fold", "give one; it has folds 1 to 6"),
+        ("protocol:ravdess/leave_one_actor_out/3", "name this one where clips are evaluated"),
     ],
 )
 def test_mistaken_rules_are_told_with_the_nearest(by: str, told: str) -> None:

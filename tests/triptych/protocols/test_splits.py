@@ -4,7 +4,7 @@ import pytest
 
 from triptych.config import UserError
 from triptych.protocols.leaks import Shared
-from triptych.protocols.splits import Fold, LeftOut, by_group, own_split, split_sha256
+from triptych.protocols.splits import Fold, LeftOut, by_group, leave_one_out, own_split, split_sha256
 
 
 def by_key(clip):
@@ -89,6 +89,27 @@ def test_folds_over_groups_test_each_group_once_and_validate_on_the_next(clip):
         rule.fold()
     with pytest.raises(UserError, match="x/y: no fold 4; it has folds 1 to 3, as x/y/1"):
         rule.fold(4)
+
+
+def test_one_out_makes_a_fold_of_each_group_that_the_clips_have(clip):
+    def speaker(clip):
+        return LeftOut("nobody") if clip.speaker == "-" else clip.speaker
+
+    rule = leave_one_out("x/out", speaker, source="made up")
+    clips = [clip(f"{name}/{number}", name) for name in ("d", "a", "-", "c") for number in range(2)]
+    folds = rule.all_folds(clips)
+    assert [fold.name for fold in folds] == ["x/out/1", "x/out/2", "x/out/3"]
+    assigned = [fold.assign(clips) for fold in folds]
+    assert [(found.keys["test"], found.keys["valid"]) for found in assigned] == [
+        (("a/0", "a/1"), ("c/0", "c/1")),
+        (("c/0", "c/1"), ("d/0", "d/1")),
+        (("d/0", "d/1"), ("a/0", "a/1")),
+    ]
+    assert assigned[0].reasons == {"nobody": 2}
+    with pytest.raises(UserError, match="none of 4 clips is in train"):
+        rule.all_folds(clips[:4])[0].assign(clips[:4])
+    with pytest.raises(UserError, match="x/out: its folds depend on the clips that there are; write them by another"):
+        rule.fold(1)
 
 
 def test_the_corpus_own_split_is_read_and_a_wrong_one_told_with_the_nearest(clip):
