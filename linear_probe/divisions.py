@@ -64,13 +64,15 @@ def divisions(
     name, _, number = split.partition("/")
     if number and not number.isdecimal():
         raise UserError(f"split: the fold {number!r} of {name} is no number; give {name} for all, or {name}/1")
+    if listed is not None and not split:
+        raise UserError("split: the shard set's own takes no list of clips; name the rule that it belongs to")
     rule = protocol.split(name) if split else None
     written = _shown(shard_set)
     if rule is None:
         return [_own(shard_set, written)]
     clips = [clip for found in written.values() for clip in found]
     folds = rule.all_folds(clips, listed)
-    asked = (rule.pick(folds, int(number)),) if number else folds
+    asked = (rule.pick(folds, int(number)),) if number and folds else folds
     whole = _filled(rule, asked, clips, protocol)
     left_out = [fold.name for fold in asked if fold not in whole]
     facts = {"split is from": rule.source}

@@ -129,8 +129,13 @@ def test_validation_clips_may_come_from_a_list(written, record):
 
     assert sizes(found) == {"train": 4, "valid": 1, "test": 2}
     assert "validation clips are test clips" in found.facts["split note"]
-    with pytest.raises(UserError, match="from a list that you have"):
-        divisions(shard_set, registry.find("iemocap"), "sse_ft")
+    for split, listed, told in (
+        ("sse_ft", None, "from a list that you have"),
+        ("session_5fold", keys, "takes no list"),
+        ("", keys, "the shard set's own takes no list"),
+    ):
+        with pytest.raises(UserError, match=told):
+            divisions(shard_set, registry.find("iemocap"), split, listed)
 
 
 def test_published_counts_stand_beside_what_was_found(written, record):
