@@ -26,8 +26,8 @@ from triptych.engine_deepspeed import DeepSpeedEngine
 from triptych.evaluate import LossEvaluator
 from triptych.files import write_atomically
 from triptych.models.encoder import Encoder
-from triptych.models.load import TEXT_MODEL, save_encoder
-from triptych.models.text_encoder import text_model_of
+from triptych.models.load import save_encoder
+from triptych.models.saved import TEXT, SavedModels
 from triptych.run import RunFolder
 from triptych.task import Evaluator
 from triptych.trainer import Trainer, TrainerConfig
@@ -120,8 +120,9 @@ def _keep(run: RunFolder, task: PretrainTask, start: Start | None, shard_set: Sh
         run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
     if task.identity:
         run.keep("objectives.json", json.dumps(task.identity, indent=1) + "\n", "other labels in the objectives' files")
-    if (text_model := text_model_of(task)) is not None:
-        run.keep(TEXT_MODEL, text_model.to_json(), "another model or tokenizer in text_encoder.model")
+    for name, content in SavedModels.within(task).files.items():
+        setting = "tokenizer in text_encoder.model" if name == TEXT else "settings of it in audio.encoder.model"
+        run.keep(name, content, f"another model or {setting}")
 
 
 def _evaluators(

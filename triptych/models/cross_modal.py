@@ -32,7 +32,7 @@ from triptych.models.blocks import (
     position_vectors,
 )
 from triptych.models.encoder import Encoded, Encoder, Fused
-from triptych.models.text_encoder import TextModel
+from triptych.models.saved import NONE_SAVED, SavedModels
 from triptych.models.tower import Steps, TowerOutput
 from triptych.models.towers import FrameInput, InputConfig, word_input
 
@@ -77,7 +77,7 @@ class CrossModalEncoder(Encoder):
         config: CrossModalConfig,
         inputs: Mapping[str, FeatureSpec],
         words: tuple[str, ...],
-        text_model: TextModel | None = None,
+        models: SavedModels = NONE_SAVED,
     ) -> None:
         """Build it.
 
@@ -85,7 +85,7 @@ class CrossModalEncoder(Encoder):
             config: settings.
             inputs: modality -> feature, for at least the config's modalities.
             words: the vocabulary.
-            text_model: of a saved encoder that reads words through a text encoder.
+            models: of a saved encoder that reads words through a text encoder.
 
         Raises:
             ValueError: a modality has no feature.
@@ -103,7 +103,7 @@ class CrossModalEncoder(Encoder):
         transformer, width = config.transformer, config.transformer.width
         self.input = nn.ModuleDict(
             {
-                name: word_input(words, width, config.input, text_model)
+                name: word_input(words, width, config.input, models.text)
                 if spec.rate_hz is None
                 else FrameInput(spec, width, config.input)
                 for name, spec in self.inputs.items()

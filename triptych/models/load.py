@@ -5,6 +5,7 @@ encoder/
   model.safetensors   weights, fp32
   vocabulary.txt      one word a line; the word on line i has id i (ids start at 1)
   text_model.json     only where a text encoder reads the words: its architecture, and the sub-word pieces of each word
+  speech_model.json   only where a speech model reads the sound: its architecture, and how the samples are scaled
 """
 
 import json
@@ -25,15 +26,12 @@ from triptych.modalities import FeatureSpec
 from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
 from triptych.models.encoder import Encoder
 from triptych.models.pairwise import PairwiseConfig, PairwiseEncoder
-from triptych.models.text_encoder import TextModel, text_model_of
+from triptych.models.saved import FILES, NONE_SAVED, SavedModels
 
 FORMAT_VERSION = 1
 
 HASHED = ("model.safetensors", "vocabulary.txt")
-"""What config.json vouches for."""
-
-TEXT_MODEL = "text_model.json"
-"""And this, where there is one."""
+"""What config.json vouches for; and the files of SavedModels that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,7 @@ def build(
     system: SystemConfig,
     inputs: Mapping[str, FeatureSpec],
     words: tuple[str, ...],
-    text_model: TextModel | None = None,
+    models: SavedModels = NONE_SAVED,
 ) -> Encoder:
     """A freshly initialised encoder.
 
@@ -62,14 +60,14 @@ def build(
         system: which system, with its settings.
         inputs: modality -> the feature it takes.
         words: the vocabulary; word `i` of it has id `i + 1`.
-        text_model: of a saved encoder; None where a text encoder is to be asked for by its name.
+        models: of a saved encoder; those not there to be asked for by their names.
 
     Raises:
         UserError: the settings and the features do not fit.
     """
     name, settings = configs.chosen(system)
     try:
-        encoder = _BUILDERS[name](settings, inputs, words, text_model)
+        encoder = _BUILDERS[name](settings, inputs, words, models)
     except ValueError as error:
         raise UserError(f"encoder.{name}: {error}") from None
     encoder.system = system
@@ -90,15 +88,14 @@ def save_encoder(encoder: Encoder, folder: Path, state: Mapping[str, Tensor] | N
     }
     save_file(weights, folder / "model.safetensors")
     (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in encoder.words), encoding="utf-8")
-    hashed = [*HASHED]
-    if (text_model := text_model_of(encoder)) is not None:
-        (folder / TEXT_MODEL).write_text(text_model.to_json())
-        hashed.append(TEXT_MODEL)
+    models = SavedModels.within(encoder).files
+    for name, content in models.items():
+        (folder / name).write_text(content)
     description = {
         "format_version": FORMAT_VERSION,
         "system": configs.to_dict(encoder.system),
         "inputs": {modality: spec.to_json() for modality, spec in encoder.inputs.items()},
-        "sha256": {name: sha256(folder / name) for name in hashed},
+        "sha256": {name: sha256(folder / name) for name in (*HASHED, *models)},
     }
     (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -127,7 +124,7 @@ def untrained(folder: Path | str, seed: int) -> Encoder:
 
 
 def _describe(folder: Path, wanted: Sequence[str]) -> dict[str, Any]:
-    """config.json, after the hashes of the wanted files and of text_model.json where there is one."""
+    """config.json, after the hashes of the wanted files and of those of SavedModels that are there."""
     path = folder / "config.json"
     try:
         description = json.loads(path.read_text())
@@ -142,7 +139,7 @@ def _describe(folder: Path, wanted: Sequence[str]) -> dict[str, Any]:
         raise UserError(
             f"{path}: format {version}, this version reads {FORMAT_VERSION}: install the version that wrote it"
         )
-    for name in (*wanted, *([TEXT_MODEL] if TEXT_MODEL in description.get("sha256", {}) else [])):
+    for name in (*wanted, *(name for name in FILES if name in description.get("sha256", {}))):
         if not (folder / name).is_file() or sha256(folder / name) != description.get("sha256", {}).get(name):
             raise UserError(f"{folder / name}: missing or damaged (its SHA-256 is not the one in config.json)")
     return description
@@ -157,10 +154,4 @@ def _build_described(folder: Path, description: dict[str, Any]) -> Encoder:
         raise UserError(f"{folder / 'config.json'}: describes no encoder of this version: {told}") from None
     # not splitlines, which also takes some characters of other alphabets for the end of a line
     words = tuple((folder / "vocabulary.txt").read_text(encoding="utf-8").split("\n")[:-1])
-    text_model = None
-    if TEXT_MODEL in description["sha256"]:
-        try:
-            text_model = TextModel.from_json((folder / TEXT_MODEL).read_text())
-        except ValueError as error:
-            raise UserError(f"{folder / TEXT_MODEL}: describes no text encoder of this version: {error}") from None
-    return build(system, inputs, words, text_model)
+    return build(system, inputs, words, SavedModels.read(folder, description["sha256"]))

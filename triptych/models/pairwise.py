@@ -12,10 +12,13 @@ from triptych.batch import Batch
 from triptych.config import check_one_of, chosen
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
+from triptych.models.image_model import ImageModelConfig, ImageTower
 from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
+from triptych.models.saved import NONE_SAVED, SavedModels
+from triptych.models.speech_encoder import SpeechEncoderConfig, SpeechTower
 from triptych.models.st_gcn import StGcnConfig, StGcnTower
 from triptych.models.tcn import TcnConfig, TcnTower
-from triptych.models.text_encoder import TextEncoderConfig, TextModel
+from triptych.models.text_encoder import TextEncoderConfig
 from triptych.models.tower import Steps, Tower
 from triptych.models.transformer_towers import (
     FrameTower,
@@ -44,6 +47,8 @@ class AudioTowerConfig:
 
     tcn: TcnConfig | None = None
     frames: FrameTowerConfig | None = None
+    encoder: SpeechEncoderConfig | None = None
+    """A pretrained one, of transformers, over `waveform`."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "audio")
@@ -56,6 +61,8 @@ class VideoTowerConfig:
     frames: FrameTowerConfig | None = None
     r2plus1d: R2Plus1DConfig | None = None
     st_gcn: StGcnConfig | None = None
+    image: ImageModelConfig | None = None
+    """A pretrained network of torchvision or timm, frame by frame."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -69,15 +76,25 @@ class PairwiseConfig:
     audio: AudioTowerConfig | None = None
     video: VideoTowerConfig | None = None
     width: int = 512
-    """Of every tower's pooled output, in front of any projection head."""
+    """Of every tower's pooled output, in front of any projection head. 0, for pretrained towers: no linear layer behind
+    them, which would be random until it is trained; pooled is then the mean over the real steps."""
 
     def __post_init__(self) -> None:
         if all(getattr(self, modality) is None for modality in MODALITIES):
             raise ValueError(f"pairwise: give a tower to one or more of {', '.join(MODALITIES)}")
 
 
-_FRAME_TOWERS = {"tcn": TcnTower, "frames": FrameTower, "r2plus1d": R2Plus1DTower, "st_gcn": StGcnTower}
+_FRAME_TOWERS = {
+    "tcn": TcnTower,
+    "frames": FrameTower,
+    "r2plus1d": R2Plus1DTower,
+    "st_gcn": StGcnTower,
+    "image": ImageTower,
+}
 """Called with (settings, spec, width)."""
+
+_PRETRAINED = ("encoder", "image", "r2plus1d")
+"""Towers whose mean says something before anything is trained here."""
 
 
 class PairwiseEncoder(Encoder):
@@ -88,7 +105,7 @@ class PairwiseEncoder(Encoder):
         config: PairwiseConfig,
         inputs: Mapping[str, FeatureSpec],
         words: tuple[str, ...],
-        text_model: TextModel | None = None,
+        models: SavedModels = NONE_SAVED,
     ) -> None:
         """Build it.
 
@@ -96,11 +113,11 @@ class PairwiseEncoder(Encoder):
             config: settings.
             inputs: modality -> feature, for at least the modalities that have a tower.
             words: the vocabulary.
-            text_model: of a saved encoder that has a pretrained text encoder.
+            models: of a saved encoder that has pretrained models of transformers.
 
         Raises:
             ValueError: a modality has no feature, or one that its tower does not take.
-            UserError: the text encoder's model cannot be used.
+            UserError: a pretrained model cannot be used.
         """
         super().__init__()
         choices = {name: chosen(choice) for name in MODALITIES if (choice := getattr(config, name)) is not None}
@@ -110,15 +127,19 @@ class PairwiseEncoder(Encoder):
         self.inputs = {name: inputs[name] for name in choices}
         self.words = words
         self.anchors = ()
-        self.widths = dict.fromkeys(choices, config.width)
         self.towers = nn.ModuleDict()
         for name, (tower, settings) in choices.items():
-            if name != "text":
-                self.towers[name] = _FRAME_TOWERS[tower](settings, inputs[name], config.width)
-            elif tower == "encoder":
-                self.towers[name] = TextEncoderTower(settings, words, config.width, text_model)
-            else:
+            if not config.width and tower not in _PRETRAINED:
+                raise ValueError(f"width: 0 is for pretrained towers; {name}.{tower} needs its last layer")
+            if (name, tower) == ("text", "encoder"):
+                self.towers[name] = TextEncoderTower(settings, words, config.width, models.text)
+            elif name == "text":
                 self.towers[name] = TextTransformerTower(settings, words, config.width)
+            elif (name, tower) == ("audio", "encoder"):
+                self.towers[name] = SpeechTower(settings, inputs[name], config.width, models.speech)
+            else:
+                self.towers[name] = _FRAME_TOWERS[tower](settings, inputs[name], config.width)
+        self.widths = {name: self.tower(name).width for name in choices}
 
     @property
     def sequence_widths(self) -> Mapping[str, int]:  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""Weights that others trained: torchvision's by name, or a file of them. Nothing of it is unpickled freely.
+"""Weights that others trained: torchvision's by name, or a file of any library's. Nothing of it is unpickled freely.
 
 Loads torch only where weights are read, as features are described in places that need no torch.
 """
@@ -15,7 +15,7 @@ def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> 
     Args:
         setting: key in the config, for messages.
         weights: a name of `published`, downloaded once and checked by its hash, or a .safetensors or .pth file.
-        published: torchvision's enum of the network's weights.
+        published: torchvision's enum of the network's weights, or None where it has none.
         max_bytes: of a file.
 
     Raises:
@@ -23,7 +23,7 @@ def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> 
     """
     import torch
 
-    by_name = weights in published.__members__
+    by_name = published is not None and weights in published.__members__
     try:
         if by_name:
             state: Any = published[weights].get_state_dict(
@@ -63,7 +63,7 @@ def fitting(model: Any, state: dict[str, Any], setting: str, weights: str, netwo
     """What a model takes of the weights; more may be there, such as the last layer for classes.
 
     Args:
-        model: with torchvision's names.
+        model: with its library's names.
         state: of `read_weights`.
         setting: key in the config, for messages.
         weights: as configured, for messages.
@@ -79,5 +79,5 @@ def fitting(model: Any, state: dict[str, Any], setting: str, weights: str, netwo
         if name not in state or state[name].shape != value.shape
     ]
     if wrong:
-        raise UserError(f"{setting}: {weights} is no {network} as torchvision names it: {'; '.join(wrong[:3])}")
+        raise UserError(f"{setting}: {weights} is no {network} as its library names it: {'; '.join(wrong[:3])}")
     return {name: state[name] for name in wanted}

@@ -10,12 +10,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from triptych.batch import Track
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.norms import Norm, convert
+from triptych.models.pictures import check_square, standardised
 from triptych.models.published import fitting, read_weights
 from triptych.models.tower import Steps, Tower, TowerOutput
 
@@ -83,27 +83,21 @@ class R2Plus1DTower(Tower):
         Args:
             config: settings.
             spec: of `faces` or `face_crops`: [S, S] grey or [S, S, 3] RGB, uint8.
-            width: of the pooled output.
+            width: of the pooled output; 0 for the mean as it is.
 
         Raises:
             ValueError: the feature is none of these.
         """
         super().__init__()
-        shape = spec.shape
-        square = len(shape) in (2, 3) and shape[0] == shape[1] and shape[2:] in ((), (3,))
-        if spec.dtype != "uint8" or not square:
-            raise ValueError(
-                f"r2plus1d: takes square pictures, [S, S] or [S, S, 3] uint8, as of faces or face_crops; {spec.name} "
-                f"has {list(shape)} {spec.dtype} a step"
-            )
+        check_square("r2plus1d", spec)
         from torchvision.models.video import R2Plus1D_18_Weights, r2plus1d_18  # takes a second to import
 
-        self.width, self.sequence_width = width, WIDTH
+        self.width, self.sequence_width = width or WIDTH, WIDTH
         self.config = config
         self.trunk = r2plus1d_18()
         self.trunk.fc = nn.Identity()
         convert(self.trunk, config.chosen_norm)
-        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(WIDTH, width))
+        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(WIDTH, width)) if width else nn.Identity()
         preset = R2Plus1D_18_Weights[PUBLISHED].transforms()
         self.register_buffer("mean", torch.tensor(preset.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preset.std).view(3, 1, 1), persistent=False)
@@ -142,13 +136,8 @@ class R2Plus1DTower(Tower):
         """[P, 3, F, 112, 112] standardised colours of the clips with these indices."""
         steps = frame_steps(track.mask[clips], self.config.frames)  # [P, F]
         values = track.values[clips[:, None], steps]  # [P, F, S, S] or [P, F, S, S, 3]
-        grey = values.dim() == 4
-        values = values.to(self.trunk.stem[0].weight.dtype)
-        colours = values[..., None].expand(*values.shape, 3) if grey else values
-        pictures = colours.permute(0, 1, 4, 2, 3).flatten(0, 1) / 255  # [P*F, 3, S, S]
-        if pictures.shape[-1] != SIZE:
-            pictures = functional.interpolate(pictures, size=(SIZE, SIZE), mode="bilinear", antialias=True)
-        pictures = ((pictures - self.mean) / self.std).unflatten(0, steps.shape)
+        values = values.flatten(0, 1).to(self.trunk.stem[0].weight.dtype)
+        pictures = standardised(values, SIZE, self.mean, self.std).unflatten(0, steps.shape)
         if track.hidden is not None:
             hidden = track.hidden[clips[:, None], steps]
             pictures = pictures.masked_fill(hidden[..., None, None, None], 0.0)

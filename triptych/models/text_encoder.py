@@ -25,7 +25,6 @@ longest window, W width of the model.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,14 +32,13 @@ from torch import Tensor, nn
 
 from triptych.batch import Track
 from triptych.config import UserError
+from triptych.models.hub import be_quiet, not_loaded, plain
 from triptych.models.tower import Steps
 
 KEY = "text_encoder.model"
 NO_PIECE = -1
 ENDLESS = 2**20
 """Pieces that a model without a longest length takes at once."""
-LEFT_OUT = ("_name_or_path", "auto_map", "dtype", "transformers_version")
-"""Of a model's own config: where it lay, code that is never run, and what is decided here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +112,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         from transformers import AutoConfig, AutoModel  # 2 s: only for who has such an encoder
 
-        _be_quiet()
+        be_quiet()
         self.config = config
         self._checkpointing = False
         self.text_model = text_model if text_model is not None else describe(config, words)
@@ -155,7 +153,7 @@ class TextEncoder(nn.Module):
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(_not_loaded(name, "weights in safetensors", error)) from None
+            raise UserError(not_loaded(KEY, name, "weights in safetensors", error)) from None
         if missing := sorted(key for key in info["missing_keys"] if not key.startswith("pooler.")):
             raise UserError(
                 f"{KEY}: {name} lacks {len(missing)} weights of its own architecture, first: {missing[0]}; is it whole?"
@@ -264,7 +262,7 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
         settings = AutoConfig.from_pretrained(name, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(_not_loaded(name, "config and tokenizer", error)) from None
+        raise UserError(not_loaded(KEY, name, "config and tokenizer", error)) from None
     specials: dict[str, Any] = {
         token: getattr(tokenizer, f"{token}_token_id", None) for token in ("unk", "mask", "pad")
     }
@@ -285,9 +283,8 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
         raise UserError(f"{KEY}: the tokenizer of {name} has a piece {largest}, its model only {settings.vocab_size}")
     around = tokenizer(tokenizer.mask_token)["input_ids"]
     middle = around.index(specials["mask"])
-    told = json.loads(settings.to_json_string(use_diff=False))
     return TextModel(
-        config={key: value for key, value in told.items() if key not in LEFT_OUT},
+        config=plain(settings),
         pieces=pieces,
         before=around[:middle],
         after=around[middle + 1 :],
@@ -295,12 +292,6 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
         pad=specials["pad"],
         max_pieces=min(tokenizer.model_max_length, ENDLESS),
     )
-
-
-def text_model_of(module: nn.Module) -> TextModel | None:
-    """What must be saved beside the weights of an encoder that reads words through such a model; else None."""
-    found = (part for part in module.modules() if isinstance(part, TextEncoder))
-    return next((part.text_model for part in found), None)
 
 
 def _cut_layers(settings: Any, config: TextEncoderConfig) -> None:
@@ -320,20 +311,3 @@ def _without_pooler(model: Any) -> Any:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     return model
-
-
-def _be_quiet() -> None:
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # what its warnings tell of weights is an error here
-    logging.disable_progress_bar()
-
-
-def _not_loaded(name: str, what: str, error: Exception) -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if Path(name).is_dir():
-        return f"{KEY}: {name}: its {what} cannot be loaded from this folder: {reason}"
-    return (
-        f"{KEY}: {name} is no folder here, and its {what} cannot be had from the model hub: {reason} Without a "
-        "connection, download it on another machine (hf download NAME --local-dir FOLDER) and give the folder's path"
-    )

@@ -94,7 +94,7 @@ class TextEncoderTower(Tower):
         Args:
             config: which model.
             words: the vocabulary; word `i` has id `i + 1`.
-            width: of the pooled output.
+            width: of the pooled output; 0 for the mean as it is.
             text_model: of a saved encoder; None where the model comes from its own folder or the hub.
 
         Raises:
@@ -102,8 +102,8 @@ class TextEncoderTower(Tower):
         """
         super().__init__()
         self.encoder = TextEncoder(config, words, text_model)
-        self.width, self.sequence_width = width, self.encoder.width
-        self.output = nn.Linear(self.encoder.width, width)
+        self.width, self.sequence_width = width or self.encoder.width, self.encoder.width
+        self.output = nn.Linear(self.encoder.width, width) if width else nn.Identity()
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence has a step a word."""

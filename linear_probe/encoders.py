@@ -1,0 +1,140 @@
+"""Which encoder is meant: the folder of one that was pretrained here, or a config of models that others published.
+
+A config names the towers and the features that they read:
+
+    system:
+      pairwise:
+        width: 0                                           # nothing behind the published weights
+        audio: {encoder: {model: facebook/wav2vec2-base}}  # or text, video, several
+    features:
+      audio: {waveform: {}}
+
+It is given as a file, or as the name of one in configs/encoder/. Words are read with the vocabulary of the shard set:
+a word that its training split does not have is the model's unknown piece.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shards.features.config import FeaturesConfig
+from shards.features.config import build as build_features
+from shards.features.words import WORDS
+from shards.index import ShardSet
+from triptych import config as configs
+from triptych.config import UserError, nearest
+from triptych.modalities import FeatureSpec
+from triptych.models.encoder import Encoder
+from triptych.models.load import SystemConfig, build, load
+from triptych.models.saved import SavedModels
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """A file of configs/encoder/."""
+
+    system: SystemConfig
+    """`pairwise` with `width: 0`."""
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    """What the towers of sound and picture read; words need none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A frozen encoder, and what tells it from all others."""
+
+    encoder: Encoder
+    """In evaluation mode, on the CPU."""
+    folder: Path | None = None
+    """Where it lay; None of a config."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all weights, by name, as they are in memory."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.encoder.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @property
+    def architecture(self) -> str:
+        """Equal of two encoders that differ in their weights alone."""
+        return json.dumps(self._description, sort_keys=True)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its numbers depend on, as JSON types."""
+        return {**self._description, "weights": self.sha256}
+
+    def untrained(self, seed: int) -> Encoder:
+        """The same architecture with fresh weights, in evaluation mode."""
+        encoder = self.encoder
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build(encoder.system, encoder.inputs, encoder.words, SavedModels.within(encoder)).eval()
+
+    def untrained_identity(self, seed: int) -> dict[str, Any]:
+        """As `identity`, of `untrained`: fresh weights depend on torch's version too."""
+        return {**self._description, "weights": f"untrained, seed {seed}, torch {torch.__version__}"}
+
+    @property
+    def _description(self) -> dict[str, Any]:
+        encoder = self.encoder
+        texts = {"words": "\n".join(encoder.words), **SavedModels.within(encoder).files}
+        return {
+            "system": configs.to_dict(encoder.system),
+            "inputs": {modality: spec.to_json() for modality, spec in encoder.inputs.items()},
+            **{name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
+        }
+
+
+def open_encoder(given: str, shard_set: ShardSet) -> Opened:
+    """The encoder that a user means.
+
+    Args:
+        given: a folder with config.json (a run's, a checkpoint's or a release's `encoder/`), a YAML file, or the name
+            of a shipped one.
+        shard_set: the clips that it will read; of a config with a text tower its vocabulary is taken.
+
+    Raises:
+        UserError: nothing of the kind is there; a damaged or unfitting encoder; weights that cannot be had.
+    """
+    folder = Path(given)
+    if (folder / "config.json").is_file():
+        return Opened(encoder=load(folder), folder=folder)
+    shipped = {file.stem: file for file in sorted((configs.config_folder() / "encoder").glob("*.yaml"))}
+    file = folder if folder.is_file() else shipped.get(given)
+    if file is None:
+        raise UserError(
+            f"{given}: no encoder: neither a folder with config.json (a run's encoder/), nor a YAML file, nor the name "
+            f"of a shipped one.{nearest(given, shipped)}"
+        )
+    config = configs.load(EncoderConfig, file)
+    inputs = _inputs(config, file)
+    try:
+        encoder = build(config.system, inputs, shard_set.vocabulary().words if "text" in inputs else ())
+        encoder.start()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return Opened(encoder=encoder.eval())
+
+
+def _inputs(config: EncoderConfig, file: Path) -> Mapping[str, FeatureSpec]:
+    """Modality -> feature of its tower, where everything in the config has its use."""
+    towers = config.system.pairwise
+    if towers is None or towers.width:
+        raise UserError(
+            f"{file}: system: an encoder of published weights is `pairwise` with `width: 0`; anything else has weights "
+            "that nobody trained. Pretrain it, and give its run's encoder/"
+        )
+    features = {modality: feature.spec for modality, feature in build_features(config.features).items()}
+    if unused := [modality for modality in features if getattr(towers, modality) is None]:
+        raise UserError(f"{file}: features: {', '.join(unused)} has no tower in system.pairwise that would read it")
+    return features if towers.text is None else {"text": WORDS, **features}
