@@ -62,7 +62,7 @@ class FeatureCache:
                 raise ValueError(f"{description.name} is of something else")
             if sha256(array) != described["sha256"]:
                 raise ValueError("its SHA-256 is not the one that was written")
-            found: NDArray[Any] = np.load(array, mmap_mode="c", allow_pickle=False)
+            found: NDArray[Any] = np.asarray(np.load(array, mmap_mode="c", allow_pickle=False))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{array}: cached features that cannot be trusted ({error}); remove it and {description.name}, and "

@@ -120,7 +120,7 @@ class EncoderSource:
         return torch.stack(rows, dim=1) if block.layer == "stack" else rows[0]
 
     def _seen(self, batch: Batch, shown: set[str]) -> Batch:
-        """The batch as a clip that lacks the other modalities is read: whatever else is read, the numbers are the same."""
+        """The other modalities absent, as of clips that lack them: the numbers do not depend on what else is read."""
         absent = {name: spec for name, spec in self.inputs.items() if name not in shown}
         tracks = {name: batch.tracks[name] for name in self.inputs if name in shown}
         device = next(iter(tracks.values())).mask.device
@@ -135,10 +135,8 @@ class EncoderSource:
         widths = self._layer_widths[block.output]
         if block.layer == "stack":
             if len(set(widths)) > 1:
-                raise UserError(
-                    f"{block.output}: layer stack is for layers of one width, and these have {', '.join(map(str, widths))}"
-                    "; name one by its number"
-                )
+                told = ", ".join(map(str, widths))
+                raise UserError(f"{block.output}: its layers have {told} numbers and make no stack; name one of them")
             return block.layer
         if not -len(widths) <= block.layer < len(widths):
             raise UserError(f"{block.output}: no layer {block.layer}; it has 0 to {len(widths) - 1} (-1 is the last)")

@@ -26,9 +26,7 @@ def num_steps(durations_s: NDArray[np.float32], rate_hz: float) -> NDArray[np.in
     return steps
 
 
-def on_steps(
-    sequence_BTD: Tensor, mask_BT: Tensor, track: Track, rate_hz: float, num_rows: Sequence[int]
-) -> Tensor:
+def on_steps(sequence_BTD: Tensor, mask_BT: Tensor, track: Track, rate_hz: float, num_rows: Sequence[int]) -> Tensor:
     """[R, D] float32: row `i` of a clip is the mean of the steps whose middle lies in `[i, i + 1) / rate_hz`.
 
     Where there is none (words, a rate above the sequence's, a clip that was cut at its longest length) it is the step
@@ -73,7 +71,7 @@ def _rows(steps_TD: Tensor, middles_T: Numbers, rate_hz: float, count: int) -> T
     rows_RD.index_add_(0, places, steps_TD[torch.from_numpy(inside_T).to(device)])
     rows_RD /= torch.from_numpy(members_R).to(device).clamp(min=1)[:, None]
     (empty,) = np.nonzero(members_R == 0)
-    nearest = _nearest(middles_T, (empty + 0.5) / rate_hz)
+    nearest = _nearest(middles_T, (empty.astype(np.float64) + 0.5) / rate_hz)
     rows_RD[torch.from_numpy(empty).to(device)] = steps_TD[torch.from_numpy(nearest).to(device)]
     return rows_RD
 

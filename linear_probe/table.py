@@ -19,7 +19,7 @@ class Table:
     offsets: NDArray[np.int64]
     """[N + 1]; 0, 1, ..., N where a row is a clip."""
     blocks: Mapping[Block, NDArray[np.float32]]
-    """Block, as it was asked for -> [R, D], or [R, L, D] of a stack; zeros where the clip lacks the modality. Blocks that
-    mean the same share one array."""
+    """Block, as it was asked for -> [R, D], or [R, L, D] of a stack; zeros where the clip lacks the modality. Blocks
+    that mean the same share one array."""
     present: Mapping[str, NDArray[np.bool_]]
     """Modality that some block reads -> [N], which clips have it."""
