@@ -40,7 +40,7 @@ class Block:
     pooling: Literal["mean", "first"] = "mean"
     """How the steps of a layer become one vector: their mean, or the first real one (CLS)."""
     rate_hz: float | None = None
-    """Rows are steps of this rate, step `i` being `[i / rate_hz, (i + 1) / rate_hz)` of its clip; None: a row is a clip."""
+    """Rows are steps of this rate: step `i` is `[i, i + 1) / rate_hz` seconds of its clip. None: one row a clip."""
 
     def __post_init__(self) -> None:
         if self.rate_hz is not None and not (self.rate_hz > 0 and math.isfinite(self.rate_hz)):
