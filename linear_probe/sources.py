@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from linear_probe.blocks import FUSED, Block
+from linear_probe.blocks import FUSED, Block, Layer
 from linear_probe.steps import on_steps
 from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError, nearest
@@ -59,7 +59,7 @@ class EncoderSource:
 
     def identity(self) -> dict[str, Any]:
         """See Source."""
-        return {"source": "encoder", **self._identity, **_inputs_identity(self.inputs, self.words)}
+        return {"source": "encoder", "weights": dict(self._identity), **_inputs_identity(self.inputs, self.words)}
 
     def resolve(self, block: Block) -> Block:
         """See Source. The towers of an encoder that never fuses see nothing but their own modality."""
@@ -127,7 +127,7 @@ class EncoderSource:
         tracks |= {name: _absent(spec, len(batch), device) for name, spec in absent.items()}
         return replace(batch, tracks={name: tracks[name] for name in self.inputs})
 
-    def _layer(self, block: Block) -> Any:
+    def _layer(self, block: Block) -> Layer:
         if not isinstance(block.layer, int) and block.layer != "stack":
             return block.layer
         if block.output == FUSED:

@@ -1,5 +1,8 @@
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,6 +25,24 @@ from triptych.models.tcn import TcnConfig
 
 VOCABULARY = ("set", "red", "at", "bin")
 ALL = ("text", "audio", "video")
+
+
+@pytest.fixture(scope="module")
+def given() -> ModuleType:
+    """What the tests of `shards` make tiny shard sets with."""
+    spec = importlib.util.spec_from_file_location("given", Path(__file__).parents[1] / "shards" / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny(given: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 23 clips to train on and 7 of valid; of each split clip 1 has no words, 2 no sound, 3 no picture."""
+    features = build(given.TINY_FEATURES)
+    records = [given.clip(split, number) for split, many in given.NUM_CLIPS.items() for number in range(many)]
+    contents = [(record, given.members(record, features)) for record in records]
+    return given.write_set(tmp_path_factory.mktemp("probed") / "tiny", contents)
 
 
 @pytest.fixture(scope="module")
