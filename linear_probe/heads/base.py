@@ -16,7 +16,7 @@ from triptych.config import UserError
 
 ROWS_AT_ONCE = 4096
 """Rows whose float64 copy is held while their moments are summed."""
-CHUNK_BYTES = {"cpu": 8 * 2**20, "cuda": 4 * 2**30}
+CHUNK_BYTES = {"cpu": 16 * 2**20, "cuda": 4 * 2**30}
 """What is worked on at a time, by the type of the device: on a GPU most of a grid at once, on a CPU what its caches
 hold. Changes memory and speed, not what is computed."""
 CONSTANT = 1e-8
