@@ -32,7 +32,7 @@ def block(evaluation: "Evaluation") -> dict[str, Any]:
         "classes": list(protocol.classes) if protocol.kind == "classes" else [],
         "metrics": list(protocol.metrics),
         "percent": [name for name in protocol.metrics if columns[name].percent],
-        "quoted": {name: columns[name].quoted for name in protocol.metrics},
+        "quoted": {} if protocol.kind == "classes" else {name: columns[name].quoted for name in protocol.metrics},
         "select": protocol.select,
         "selection": f"by {protocol.select} on valid; the test split was scored once, after every choice",
         "threshold": protocol.threshold,

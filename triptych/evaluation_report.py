@@ -30,7 +30,15 @@ def table(numbers: Numbers) -> list[str]:
     """Lines of the table of systems, and how to read it."""
     names = numbers["protocol"]["metrics"]
     rows = [[row["system"], row["inputs"], *_cells(numbers, row["metrics"]), row["note"]] for row in numbers["systems"]]
-    return [*_markdown(["system", "inputs"], [*names, "chosen on valid"], rows), "", _reading(numbers), ""]
+    lines = [*_markdown(["system", "inputs"], [*names, "chosen on valid"], rows), "", _reading(numbers), ""]
+    said = [f"- {name}: {quoted}" for name, quoted in numbers["protocol"].get("quoted", {}).items()]
+    said += [
+        f"- {row['system']} ({row['inputs']}), {name}: {row['metrics'][name]['undefined']}"
+        for row in numbers["systems"]
+        for name in names
+        if "undefined" in row["metrics"][name]
+    ]
+    return [*lines, *said, ""] if said else lines
 
 
 def details(numbers: Numbers) -> list[str]:
@@ -71,14 +79,18 @@ def published(numbers: Numbers) -> list[str]:
     if not rows:
         return []
     names = numbers["protocol"]["metrics"]
-    cells = []
-    for row in rows:
-        values = [f"{row['scores'][name]:g}" if name in row["scores"] else "–" for name in names]
-        others = [f"{name} {value:g}" for name, value in row["scores"].items() if name not in names]
-        note = "; ".join(filter(None, [row["note"], ", ".join(others)]))
-        cells.append([row["system"], *values, row["split"], f"{row['source']} ({row['grade']})", note])
+    cells = [
+        [row["system"], *_printed(row, names), row["split"], f"{row['source']} ({row['grade']})", row["note"]]
+        for row in rows
+    ]
     lines = ["## Published", "", "Printed by others, not measured here.", ""]
     lines += _markdown(["system"], [*names, "split", "source (grade)", "note"], cells)
+    single = list(dict.fromkeys(name for row in rows for name in row["scores"] if name not in names))
+    for metric in dict.fromkeys(name.split(" ", 1)[1] for name in single):  # "happy w-ACC": a target's
+        own = [name for name in single if name.split(" ", 1)[1] == metric]
+        some = [[row["system"], *_printed(row, own)] for row in rows if any(name in row["scores"] for name in own)]
+        lines += ["", f"{metric}, one by one:", ""]
+        lines += _markdown(["system"], [name.split(" ", 1)[0] for name in own], some)
     same = [row["system"] for row in rows if row["same_rule"]]
     other = [row["system"] for row in rows if not row["same_rule"]]
     lines += ["", f"- by the split rule of this report: {'; '.join(same) or 'none'}"]
@@ -122,6 +134,10 @@ def _markdown(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence
     marks = ["---" if name in (*left, *words) else "---:" for name in (*left, *right)]
     lines = [f"| {' | '.join((*left, *right))} |", f"|{'|'.join(marks)}|"]
     return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
+
+
+def _printed(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{row['scores'][name]:g}" if name in row["scores"] else "–" for name in names]
 
 
 def _percent(numbers: Numbers, name: str) -> bool:
@@ -169,22 +185,15 @@ def _folds(numbers: Numbers) -> list[str]:
 
 def _reading(numbers: Numbers) -> str:
     names = numbers["protocol"]["metrics"]
-    entries = [(row, name, row["metrics"][name]) for row in numbers["systems"] for name in names]
     plain = [name for name in names if not _percent(numbers, name)]
     series = numbers["protocol"].get("kind") == "series"
     text = "" if len(plain) == len(names) else "Percent" + (f", but {' and '.join(plain)}. " if plain else ". ")
     text += f"In brackets: 95 % bootstrap interval over test {'recordings' if series else 'clips'}."
-    if any("std" in entry for _, _, entry in entries):
+    if any("std" in row["metrics"][name] for row in numbers["systems"] for name in names):
         text += " Where there are several seeds: mean ± standard deviation over seeds."
     if numbers["protocol"].get("kind", "classes") == "classes":
         text += " WA is the overall accuracy, UA the mean recall over classes."
-    quoted = numbers["protocol"].get("quoted", {})
-    if numbers["protocol"].get("kind", "classes") != "classes":
-        text += "".join(f" {name}: {quoted[name]}." for name in names if quoted.get(name))
-    missing = [
-        f" {row['system']}, {name}: {entry['undefined']}." for row, name, entry in entries if "undefined" in entry
-    ]
-    return text + "".join(dict.fromkeys(missing))
+    return text
 
 
 def _protocol(block: Mapping[str, Any]) -> list[str]:

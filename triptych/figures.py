@@ -42,14 +42,15 @@ def draw(numbers: Mapping[str, Any], given: Predictions, titles: Sequence[str], 
     first = given.systems[titles[0]]
     if given.kind == "classes":
         panels = {title: _summed(given.truth, given.systems[title], len(given.names)) for title in titles}
-        confusions(panels, given.names, "", folder / "confusion.png")
+        confusions(panels, given.names, _of_runs(first), folder / "confusion.png")
         pictures["confusion.png"] = "confusion"
     elif given.kind == "emotions":
         panels = {
             name: _summed(given.truth[:, index].astype(np.int64), first[:, :, index], 2)
             for index, name in enumerate(given.names)
         }
-        confusions(panels, ("absent", "present"), titles[0], folder / "confusion.png")
+        title = "; ".join(filter(None, (titles[0], _of_runs(first))))
+        confusions(panels, ("absent", "present"), title, folder / "confusion.png")
         pictures["confusion.png"] = "confusion"
     elif given.kind == "sentiment":
         scatter(given.truth, {title: given.systems[title][0] for title in titles}, folder / "scatter.png")
@@ -91,15 +92,17 @@ def bars(numbers: Mapping[str, Any], path: Path) -> None:
             if block["classes"]:
                 axis.axvline(100 / len(block["classes"]), color="black", ls=":", lw=1, label="1 / number of classes")
             axis.set(xlim=(0, 100), xlabel="percent")
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.55 / size[1] - 0.06), ncols=3, fontsize=8)
         else:
             axis.set(xlabel=panel[0])
             axis.margins(x=0.1)
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
     axes[0].set_yticks(np.arange(len(systems)), [f"{row['system']}\n{row['inputs']}" for row in systems], fontsize=8)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(systems) - 0.4, -0.6)
     figure.suptitle(f"{numbers['title']}; 95 % intervals", fontsize=10)
+    if percent:
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -146,14 +149,11 @@ def confusions(matrices: Mapping[str, NDArray[np.int64]], classes: Sequence[str]
         title: of the whole.
         path: of the PNG.
     """
-    columns = min(len(matrices), 4)
-    rows = math.ceil(len(matrices) / columns)
     longest = max(map(len, classes))
     width = max(1.2 + 0.07 * longest + 0.5 * len(classes), 0.085 * max(map(len, matrices)))
     height = 1.1 + 0.06 * longest + 0.5 * len(classes)
-    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (name, matrix) in zip(panels, matrices.items(), strict=False):
+    figure, panels = _panels(len(matrices), width, height)
+    for axes, (name, matrix) in zip(panels, matrices.items(), strict=True):
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.ndindex(*matrix.shape):
@@ -165,8 +165,6 @@ def confusions(matrices: Mapping[str, NDArray[np.int64]], classes: Sequence[str]
         axes.set_xlabel("prediction", fontsize=8)
         axes.set_ylabel("truth", fontsize=8)
         axes.set_title(name, fontsize=9)
-    for axes in panels:  # the rest of the last row
-        axes.remove()
     if title:
         figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=150)
@@ -180,21 +178,16 @@ def scatter(truth: NDArray[np.float64], runs: Mapping[str, NDArray[np.float64]],
         runs: title -> one run [N].
         path: of the PNG.
     """
-    columns = min(len(runs), 4)
-    rows = math.ceil(len(runs) / columns)
-    figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    figure, panels = _panels(len(runs), 3.6, 3.9)
     values = np.concatenate([truth, *runs.values()])
     low, high = values.min() - 0.2, values.max() + 0.2
-    for axes, (title, run) in zip(panels, runs.items(), strict=False):
+    for axes, (title, run) in zip(panels, runs.items(), strict=True):
         axes.axline((low, low), slope=1, color="black", lw=0.8, ls=":")
         axes.axhline(0, color="grey", lw=0.5)
         axes.axvline(0, color="grey", lw=0.5)
         axes.scatter(truth, run, s=8, alpha=0.4, color=COLORS[0], linewidths=0)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal", xlabel="truth", ylabel="prediction")
         axes.set_title(f"{title}\nr = {correlation(truth, run):.3f}", fontsize=9)
-    for axes in panels:
-        axes.remove()
     figure.savefig(path, dpi=150)
 
 
@@ -282,11 +275,35 @@ def embedding(features: NDArray[np.float32], labels: NDArray[np.int64], names: S
         own = places[classes == index]
         color = COLORS[index % len(COLORS)]
         marker = MARKERS[(index + index // len(COLORS)) % len(MARKERS)]
-        axes.scatter(*own.T, s=18, alpha=0.75, color=color, marker=marker, linewidths=0, label=f"{name} ({len(own)})")
+        axes.scatter(
+            own[:, 0],
+            own[:, 1],
+            s=18,
+            alpha=0.75,
+            color=color,
+            marker=marker,
+            linewidths=0,
+            label=f"{name} ({len(own)})",
+        )
     axes.set(xticks=[], yticks=[])
     axes.set_title(f"t-SNE of {len(known)} of {len(labels)} clips", fontsize=10)
     figure.legend(loc="outside right center", fontsize=8, frameon=False, markerscale=1.5)
     figure.savefig(path, dpi=150)
+
+
+def _panels(number: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """That many panels in rows of three at most, each of this size in inches."""
+    columns = min(number, 3)
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[number:]:
+        axes.remove()
+    return figure, panels[:number]
+
+
+def _of_runs(runs: NDArray[np.int64]) -> str:
+    return f"{len(runs)} runs added up" if len(runs) > 1 else ""
 
 
 def _summed(truth: NDArray[np.int64], runs: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
