@@ -88,15 +88,13 @@ def _published(evaluation: "Evaluation") -> list[dict[str, Any]]:
         if [(fold.place, fold.describe) for fold in one.folds] == [(own_split, None)]:
             names["source"] = names[one.name]
     own = names.get(rule)  # a single fold of several is not the rule
-    return [
-        {
-            "system": row.system,
-            "scores": dict(row.scores),
-            "split": row.split,
-            "same_rule": row.split == own,
-            "source": row.source,
-            "grade": row.grade,
-            "note": row.note,
-        }
-        for row in evaluation.protocol.published
-    ]
+    rows = []
+    for row in evaluation.protocol.published:
+        whole = {name: value for name, value in row.scores.items() if name in by_name(evaluation.protocol.kind)}
+        targets: dict[str, dict[str, float]] = {}
+        for name in [name for name in row.scores if name not in whole]:
+            target, metric = name.split(" ", 1)
+            targets.setdefault(metric, {})[target] = row.scores[name]
+        told = {"system": row.system, "scores": whole, "targets": targets, "split": row.split}
+        rows.append({**told, "same_rule": row.split == own, "source": row.source, "grade": row.grade, "note": row.note})
+    return rows

@@ -78,19 +78,18 @@ def published(numbers: Numbers) -> list[str]:
     rows = numbers["protocol"].get("published", [])
     if not rows:
         return []
-    names = numbers["protocol"]["metrics"]
+    names = list(dict.fromkeys([*numbers["protocol"]["metrics"], *(name for row in rows for name in row["scores"])]))
     cells = [
-        [row["system"], *_printed(row, names), row["split"], f"{row['source']} ({row['grade']})", row["note"]]
+        [row["system"], *_printed(row["scores"], names), row["split"], f"{row['source']} ({row['grade']})", row["note"]]
         for row in rows
     ]
     lines = ["## Published", "", "Printed by others, not measured here.", ""]
     lines += _markdown(["system"], [*names, "split", "source (grade)", "note"], cells)
-    single = list(dict.fromkeys(name for row in rows for name in row["scores"] if name not in names))
-    for metric in dict.fromkeys(name.split(" ", 1)[1] for name in single):  # "happy w-ACC": a target's
-        own = [name for name in single if name.split(" ", 1)[1] == metric]
-        some = [[row["system"], *_printed(row, own)] for row in rows if any(name in row["scores"] for name in own)]
+    for metric in dict.fromkeys(name for row in rows for name in row["targets"]):
+        some = [(row["system"], row["targets"][metric]) for row in rows if metric in row["targets"]]
+        targets = list(dict.fromkeys(target for _, values in some for target in values))
         lines += ["", f"{metric}, one by one:", ""]
-        lines += _markdown(["system"], [name.split(" ", 1)[0] for name in own], some)
+        lines += _markdown(["system"], targets, [[system, *_printed(values, targets)] for system, values in some])
     same = [row["system"] for row in rows if row["same_rule"]]
     other = [row["system"] for row in rows if not row["same_rule"]]
     lines += ["", f"- by the split rule of this report: {'; '.join(same) or 'none'}"]
@@ -136,8 +135,8 @@ def _markdown(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence
     return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
 
 
-def _printed(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [f"{row['scores'][name]:g}" if name in row["scores"] else "–" for name in names]
+def _printed(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return [f"{values[name]:g}" if name in values else "–" for name in names]
 
 
 def _percent(numbers: Numbers, name: str) -> bool:
