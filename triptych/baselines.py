@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.evaluation import Split, System
+from triptych.evaluation_parts import Split, System
 from triptych.protocols.protocol import Protocol
 from triptych.significance import Units
 

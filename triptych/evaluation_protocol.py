@@ -1,21 +1,18 @@
 """What a report says of its protocol: clips, split, selection, and the published rows beside which ours stand."""
 
-import typing
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from triptych.conventions import by_name
+from triptych.evaluation_parts import Evaluation, Split
 from triptych.labels import Series
 from triptych.protocols.protocol import Protocol
 from triptych.protocols.splits import own_split, split_sha256
 
-if typing.TYPE_CHECKING:
-    from triptych.evaluation import Evaluation, Split
 
-
-def block(evaluation: "Evaluation") -> dict[str, Any]:
+def block(evaluation: Evaluation) -> dict[str, Any]:
     """`protocol` of results.json, as plain JSON types."""
     protocol = evaluation.protocol
     test = evaluation.splits["test"]
@@ -59,7 +56,7 @@ def _said(protocol: Protocol) -> str:
     return f"series at {first.form.rate_hz:g} Hz" if isinstance(first.form, Series) else "a number"
 
 
-def _counts(protocol: Protocol, split: "Split") -> dict[str, Any]:
+def _counts(protocol: Protocol, split: Split) -> dict[str, Any]:
     """Clips of a split, and what they are like."""
     labels = [target.label for target in protocol.targets]
     counts: dict[str, str]
@@ -79,7 +76,7 @@ def _counts(protocol: Protocol, split: "Split") -> dict[str, Any]:
     return {"clips": len(split.keys), "left_out": split.left_out, "counts": counts}
 
 
-def _published(evaluation: "Evaluation") -> list[dict[str, Any]]:
+def _published(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Published rows; `same_rule` where the whole of ours was divided as the row says."""
     rule = evaluation.rule or str(evaluation.split_rule.get("by", "")).removeprefix("protocol:")
     names = {one.name: one.name.rsplit("/", 1)[-1] for one in evaluation.protocol.splits}
