@@ -17,8 +17,9 @@ from triptych.class_scores import confusion
 from triptych.number_scores import concordance_correlation, correlation
 from triptych.predictions import Predictions
 
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
-"""Okabe and Ito's, which the colour-blind tell apart, less the yellow, which white paper swallows."""
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#882255", "#999999")
+"""Okabe and Ito's, which the colour-blind tell apart; in place of their yellow, which white paper swallows, and their
+black, which hides intervals, a dark red and a grey."""
 MARKERS = "osD^vPX*"
 MAX_RECORDINGS = 3
 MAX_POINTS = 2000
