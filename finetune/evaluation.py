@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from finetune.task import FinetuneTask
 from shards.read import EvalLoader
-from triptych import evaluation
+from triptych import conventions, evaluation
 from triptych.batch import UNLABELLED
 from triptych.engine import Engine
-from triptych.protocols.protocol import METRICS, Protocol
+from triptych.protocols.protocol import Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +75,4 @@ class ScoreEvaluator:
         """Metric -> score, the same on every rank."""
         predicted = predict(self.engine, self.loader, self.protocol.label)
         classes = predicted.probabilities.argmax(axis=1)
-        return {name: METRICS[name](predicted.split.truth, classes) for name in self.protocol.metrics}
+        return conventions.scores_of(self.protocol, predicted.split.truth, classes)

@@ -24,8 +24,9 @@ from shards.record import SPLITS
 from shards.suits import check_suits
 from shards.words import Vocabulary
 from triptych import config as configs
+from triptych import conventions, evaluation, evaluation_report
 from triptych import distributed as launch
-from triptych import evaluation
+from triptych.baselines import baselines
 from triptych.checkpoint import Checkpoints
 from triptych.config import UserError, nearest
 from triptych.distributed import Distributed
@@ -138,7 +139,11 @@ def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
         engine,
         train_loader,
         folder,
-        replace(config.trainer, best_metric=f"valid/{setting.protocol.select}", best_is="highest"),
+        replace(
+            config.trainer,
+            best_metric=f"valid/{setting.protocol.select}",
+            best_is="lowest" if setting.protocol.select_lowest else "highest",
+        ),
         save_encoder=save,
         evaluators=[ScoreEvaluator("valid", engine, loaders["valid"], setting.protocol)],
     )
@@ -219,14 +224,20 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
     config, protocol = setting.config, setting.protocol
     inputs = config.inputs or "+".join(load(config.encoder).inputs)
     splits = {split: found.split for split, found in next(iter(outcomes.values()))[0].predicted.items()}
-    systems = [evaluation.majority(splits, len(protocol.classes))]
+    systems = baselines(protocol, {"": splits["train"].truth}, splits["test"])
+    trivial = len(systems)
+    percent = conventions.by_name(protocol.kind)[protocol.select].percent
     for init in sorted(outcomes, reverse=True):  # from scratch first: baselines stand above what they are for
         runs = outcomes[init]
-        steps, score = ", ".join(str(one.step) for one in runs), np.mean([one.score for one in runs])
+        steps, score = ", ".join(str(one.step) for one in runs), float(np.mean([one.score for one in runs]))
         rows = np.stack([one.predicted["test"].probabilities for one in runs])
-        note = f"step {steps} ({protocol.select} {100 * score:.1f})"
-        systems.append(evaluation.System(name=TITLES[init], inputs=inputs, probabilities=rows, note=note))
-    titles = [system.title for system in systems[1:]]
+        note = f"step {steps} ({protocol.select} {evaluation_report.number(score, percent)})"
+        systems.append(
+            evaluation.System(
+                name=TITLES[init], inputs=inputs, predictions=rows.argmax(axis=-1), probabilities=rows, note=note
+            )
+        )
+    titles = [system.title for system in systems[trivial:]]
     digest = sha256(Path(config.encoder) / "model.safetensors")
     pretrained = compare(Path(config.encoder), setting.shard_set)
     if pretrained.shared:

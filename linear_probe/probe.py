@@ -22,7 +22,8 @@ from shards.record import SPLITS
 from shards.suits import check_suits
 from shards.words import Vocabulary
 from triptych import config as configs
-from triptych import evaluation
+from triptych import conventions, evaluation
+from triptych.baselines import baselines
 from triptych.batch import Batch
 from triptych.config import UserError, nearest
 from triptych.files import sha256
@@ -30,7 +31,7 @@ from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
 from triptych.protocols import registry
-from triptych.protocols.protocol import METRICS, Protocol
+from triptych.protocols.protocol import Protocol
 
 LOG = logging.getLogger(__name__)
 
@@ -66,12 +67,12 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     systems: list[evaluation.System] = []
     compared: list[tuple[str, str]] = []
     splits: dict[str, evaluation.Split] = {}
-    baselines: dict[Any, str] = {}
+    known_baselines: dict[Any, str] = {}
     for name, encoder in encoders.items():
         architecture = (encoder.inputs.items(), encoder.words, repr(getattr(encoder, "system", name)))
-        known = baselines.get(repr(architecture))
-        baseline = known or ("untrained" if not baselines else f"untrained, as {name}")
-        baselines[repr(architecture)] = baseline
+        known = known_baselines.get(repr(architecture))
+        baseline = known or ("untrained" if not known_baselines else f"untrained, as {name}")
+        known_baselines[repr(architecture)] = baseline
         rows, extractors = _rows(config, name, encoder, None if known else baseline)
         data = {split: _extracted(config, shard_set, split, encoder, protocol, extractors) for split in SPLITS}
         splits = {split: _split(found) for split, found in data.items()}
@@ -83,7 +84,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         protocol=protocol,
         splits=splits,
         split_rule=shard_set.manifest.split,
-        systems=[evaluation.majority(splits, len(protocol.classes)), *systems],
+        systems=[*baselines(protocol, {"": splits["train"].truth}, splits["test"]), *systems],
         compared=compared,
         drawn=compared[0][0],
         num_resamples=config.num_resamples,
@@ -196,18 +197,18 @@ def _system(
                 (features["valid"][name], valid.truth),
                 num_classes=len(protocol.classes),
                 c_grid=config.c_grid,
-                select=METRICS[protocol.select],
+                select=conventions.columns_of(protocol, protocol.select)[-1].score,
             )
         )
     chosen = ", ".join(f"{c:g}" for c in sorted({probe.c for probe in probes}))
     stopped = "" if all(probe.converged for probe in probes) else "; stopped before convergence"
     score = np.mean([probe.valid_score for probe in probes])
+    rows = np.stack([probe.probabilities(features["test"][name]) for probe, name in zip(probes, row.runs, strict=True)])
     return evaluation.System(
         name=row.name,
         inputs=row.inputs,
-        probabilities=np.stack(
-            [probe.probabilities(features["test"][name]) for probe, name in zip(probes, row.runs, strict=True)]
-        ),
+        predictions=rows.argmax(axis=-1),
+        probabilities=rows,
         note=f"C {chosen} ({protocol.select} {100 * score:.1f}){stopped}",
     )
 

@@ -1,4 +1,5 @@
-"""Which scores predictions are quoted in, by whom and under which name, and what constants stand beside them.
+"""Which scores predictions are quoted in, by whom and under which name, and what constants stand beside them; and a
+protocol's scores by their names.
 
 Legend: S runs of a system, N clips or recordings, C classes, E targets of a clip (emotions, or arousal and valence).
 """
@@ -12,6 +13,7 @@ import numpy as np
 from triptych import number_scores as numbers
 from triptych import scores
 from triptych.predictions import Predictions
+from triptych.protocols.protocol import Protocol
 from triptych.scores import Score
 from triptych.significance import Units
 
@@ -154,6 +156,56 @@ SERIES = (
 )
 
 
+def by_name(kind: str) -> dict[str, Column]:
+    """Every score of a kind of predictions (triptych.predictions.KINDS), one target's where it has several."""
+    kinds = {"classes": CLASSES, "emotions": EMOTIONS, "series": SERIES}
+    columns = kinds[kind] if kind in kinds else [column for sheet in SENTIMENT.values() for column in sheet]
+    return {column.name: column for column in columns}
+
+
+def columns_of(protocol: Protocol, name: str) -> tuple[Column, ...]:
+    """One of a protocol's scores: for each of its targets, where there are several, and last the whole (their mean).
+
+    Args:
+        protocol: of any kind.
+        name: one of its metrics, or another score of its kind.
+    """
+    column = by_name(protocol.kind)[name]
+    if protocol.kind in ("classes", "sentiment"):
+        return (column,)
+    return per_target(column, tuple(target.label for target in protocol.targets))
+
+
+def score(protocol: Protocol, name: str, truth: Units, predictions: Units) -> float:
+    """One of a protocol's scores, in its own unit (an accuracy of 1 is 100 %); the mean over targets of several.
+
+    Args:
+        protocol: of any kind.
+        name: one of its metrics; `protocol.select` is the one that chooses (see `protocol.select_lowest`).
+        truth: without clips that lack a label; [N] class indices, [N, E] emotions as 0 or 1, [N] sentiment, or of
+            series an object array of N recordings [T, E].
+        predictions: the same.
+
+    Raises:
+        ValueError: undefined on these clips, as w-ACC without a positive clip; names the target.
+    """
+    return columns_of(protocol, name)[-1].score(truth, predictions)
+
+
+def scores_of(protocol: Protocol, truth: Units, predictions: Units) -> dict[str, float]:
+    """All metrics of a protocol, and of several targets each one's too, as "happy w-ACC"; arguments as `score`.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    found = {}
+    for name in protocol.metrics:
+        *targets, whole = columns_of(protocol, name)
+        found[name] = whole.score(truth, predictions)
+        found |= {f"{column.name} {name}": column.score(truth, predictions) for column in targets}
+    return found
+
+
 def sheets(given: Predictions, pairs: Pairs) -> list[Sheet]:
     """Every table for this kind of predictions, beside the trivial systems, which know the truth's distribution."""
     truth, systems, names = given.truth, {**given.systems, **_baselines(given)}, given.names
@@ -237,10 +289,16 @@ def per_target(column: Column, names: tuple[str, ...]) -> tuple[Column, ...]:
 
     columns = [Column(name, of(index), "", column.percent) for index, name in enumerate(names)]
     if len(names) > 1:
-        targets = [single.score for single in columns]
+        singles = [column.score for column in columns]
 
         def mean(truth: Any, prediction: Any) -> float:
-            return float(np.mean([score(truth, prediction) for score in targets]))
+            values = []
+            for name, single in zip(names, singles, strict=True):
+                try:
+                    values.append(single(truth, prediction))
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+            return float(np.mean(values))
 
         columns.append(Column("average", mean, "", column.percent))
     return tuple(columns)

@@ -1,79 +1,34 @@
-"""The report of an evaluation: one table with intervals, the protocol it rests on, predictions and figures.
+"""An evaluation's numbers, predictions and figures: results.json, predictions.csv and report.md of every kind of
+protocol, over one division of the clips or the folds of a cross-validation.
 
-Legend: S runs of a system (seeds), N test clips, C classes.
+Legend: S runs of a system (seeds), N test clips (of series: recordings), C classes, E targets (emotions, or arousal and
+valence), T steps.
 """
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from rich.progress import track
 
-from triptych import figures, scores
+from triptych import conventions, evaluation_protocol, evaluation_report, figures, predictions, scores
 from triptych.config import UserError
-from triptych.protocols.protocol import METRICS, Protocol
-from triptych.protocols.splits import split_sha256
-from triptych.scores import Classes
+from triptych.conventions import Column
+from triptych.evaluation_parts import Evaluation, Split, System
+from triptych.predictions import Predictions
+from triptych.protocols.protocol import Protocol
+from triptych.scores import Score
+from triptych.significance import Units
 
+__all__ = ["Evaluation", "Split", "System", "make_folder", "merge", "read", "results", "systems_from", "write"]
 
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """What one system said of the test clips."""
-
-    name: str
-    inputs: str
-    """What it saw: modality names joined by '+', or '-' for a constant."""
-    probabilities: NDArray[np.float64]
-    """[S, N, C]"""
-    note: str = ""
-    """Settings chosen for it on the validation split."""
-
-    @property
-    def title(self) -> str:
-        """Name and inputs: unique in a report."""
-        return f"{self.name} ({self.inputs})"
-
-    @property
-    def predictions(self) -> Classes:
-        """[S, N] most probable class."""
-        return self.probabilities.argmax(axis=-1).astype(np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split as the evaluation used it."""
-
-    keys: tuple[str, ...]
-    truth: Classes
-    """[N] class index of `keys`."""
-    left_out: int = 0
-    """Clips of the split without the label, or of a class that the protocol leaves out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Everything a report says."""
-
-    title: str
-    protocol: Protocol
-    splits: Mapping[str, Split]
-    """train, valid and test."""
-    split_rule: Mapping[str, Any]
-    """The manifest's account of how the splits were drawn."""
-    systems: Sequence[System]
-    compared: Sequence[tuple[str, str]] = ()
-    """Titles of systems whose paired difference is wanted (first - second)."""
-    drawn: str
-    """Title of the system whose confusions are drawn."""
-    num_resamples: int = 1000
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Further lines of the protocol block."""
+Entry = dict[str, Any]
+"""A score in results.json: value (the mean over runs), low, high, runs; several runs: std, seeds_low, seeds_high; a
+cross-validation: folds; several targets: targets. Without a value or an interval: undefined, which says why."""
 
 
 def make_folder(folder: Path) -> None:
@@ -95,27 +50,58 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         numbers: dict[str, Any] = json.loads(path.read_text())
-        table(numbers)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        evaluation_report.table(numbers)
+        evaluation_report.differences(numbers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a results.json of linear_probe or finetune ({error!r})") from None
     return numbers
 
 
-def majority(splits: Mapping[str, Split], num_classes: int) -> System:
-    """The trivial system: always the most common class of the training split."""
-    shares = np.bincount(splits["train"].truth, minlength=num_classes) / len(splits["train"].truth)
-    rows = np.broadcast_to(shares, (1, len(splits["test"].keys), num_classes))
-    return System(name="majority class", inputs="-", probabilities=rows)
+def systems_from(path: Path, protocol: Protocol, test: Split) -> list[System]:
+    """The systems of a file of predictions, as rows of this evaluation; without probabilities.
+
+    Numbers of the truth may differ by what single precision loses.
+
+    Args:
+        path: a predictions.csv of finetune, or any file that `triptych.predictions` reads.
+        protocol: what is predicted.
+        test: the clips that every system must have, in any order.
+
+    Raises:
+        UserError: it predicts something else, of other clips, or with another truth; names the first.
+    """
+    given = predictions.read(path, kind=protocol.kind, classes=protocol.classes if protocol.kind == "classes" else ())
+    wanted = _names(protocol)
+    if given.names != wanted:
+        raise UserError(f"{path}: predicts {', '.join(given.names)}; {protocol.name} is about {', '.join(wanted)}")
+    place = {key: index for index, key in enumerate(given.keys)}
+    if odd := sorted(place.keys() ^ set(test.keys)):
+        there = "not there" if odd[0] in test.keys else "not a test clip here"
+        raise UserError(f"{path}: other clips: {len(odd)} of {len(test.keys)} differ, first {odd[0]!r}, {there}")
+    order = np.array([place[key] for key in test.keys])
+    for key, said, known in zip(test.keys, given.truth[order], test.truth):
+        if np.shape(said) != np.shape(known) or not np.allclose(said, known, rtol=1e-6, atol=1e-6):
+            raise UserError(f"{path}: clip {key!r} has another truth than here")
+    return [
+        System(
+            name=title.removesuffix(f" ({given.inputs[title]})") if given.inputs[title] else title,
+            inputs=given.inputs[title] or "not said",
+            predictions=runs[:, order],
+            note=f"from {path.name}",
+        )
+        for title, runs in given.systems.items()
+    ]
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:
     """All numbers of the report as plain JSON types; `results.json` is this."""
-    truth = evaluation.splits["test"].truth
-    metrics = evaluation.protocol.metrics
+    _check(evaluation)
+    console = Console()
+    systems = track(evaluation.systems, "intervals", console=console, transient=True, disable=not console.is_terminal)
     return {
         "title": evaluation.title,
-        "protocol": _protocol_block(evaluation),
-        "systems": [_system_block(system, truth, metrics, evaluation.num_resamples) for system in evaluation.systems],
+        "protocol": evaluation_protocol.block(evaluation),
+        "systems": [_system_block(system, evaluation) for system in systems],
         "differences": _differences(evaluation),
     }
 
@@ -128,52 +114,25 @@ def write(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     """
     numbers = results(evaluation)
     (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (folder / "report.md").write_text(markdown(numbers))
-    _write_predictions(evaluation, folder / "predictions.csv")
-    (folder / "figures").mkdir(exist_ok=True)
-    figures.bars(numbers, folder / "figures" / "bars.png")
-    drawn = next(system for system in evaluation.systems if system.title == evaluation.drawn)
-    matrix = sum(
-        scores.confusion(evaluation.splits["test"].truth, run, len(evaluation.protocol.classes))
-        for run in drawn.predictions
+    test, protocol = evaluation.splits["test"], evaluation.protocol
+    given = Predictions(
+        kind=protocol.kind,
+        names=_names(protocol),
+        keys=test.keys,
+        truth=test.truth,
+        systems={system.title: system.predictions for system in evaluation.systems},
+        inputs={system.title: system.inputs for system in evaluation.systems},
     )
-    path = folder / "figures" / "confusion.png"
-    figures.confusion(np.asarray(matrix), evaluation.protocol.classes, drawn.title, path)
-    show(numbers)
+    shares = {system.title: system.probabilities for system in evaluation.systems if system.probabilities is not None}
+    predictions.write(folder / "predictions.csv", given, folds=test.folds, probabilities=shares)
+    (folder / "figures").mkdir(exist_ok=True)
+    name = next(system.name for system in evaluation.systems if system.title == evaluation.drawn)
+    titles = [evaluation.drawn, *(one.title for one in evaluation.systems if one.name == name)]
+    pictures = figures.draw(numbers, given, tuple(dict.fromkeys(titles)), folder / "figures")
+    report = evaluation_report.markdown(numbers, {**pictures, **evaluation.pictures})
+    (folder / "report.md").write_text(report)
+    evaluation_report.show(numbers)
     return numbers
-
-
-def table(numbers: Mapping[str, Any]) -> list[str]:
-    """Lines of the table of systems, and how to read it."""
-    names = numbers["protocol"]["metrics"]
-    lines = [
-        f"| system | inputs | {' | '.join(names)} | chosen on valid |",
-        "|---|---|" + "---:|" * len(names) + "---|",
-    ]
-    for row in numbers["systems"]:
-        cells = [_cell(row["metrics"][name]) for name in names]
-        lines.append(f"| {row['system']} | {row['inputs']} | {' | '.join(cells)} | {row['note']} |")
-    return [*lines, "", f"Percent. {_reading(numbers)}", ""]
-
-
-def differences(numbers: Mapping[str, Any]) -> list[str]:
-    """Lines of the table of paired differences; none where nothing was compared."""
-    names = numbers["protocol"]["metrics"]
-    if not numbers["differences"]:
-        return []
-    lines = ["### Paired differences, same test clips", "", f"| difference | {' | '.join(names)} |"]
-    lines.append("|---|" + "---:|" * len(names))
-    for row in numbers["differences"]:
-        cells = [_signed(row["metrics"][name]) for name in names]
-        lines.append(f"| {row['first']} − {row['second']} | {' | '.join(cells)} |")
-    return [*lines, "", "An interval without 0: other clips of these speakers would likely show a difference too.", ""]
-
-
-def markdown(numbers: Mapping[str, Any]) -> str:
-    """`results` as a report: tables, pictures, protocol block."""
-    pictures = ["![scores](figures/bars.png)", "", "![confusion](figures/confusion.png)", ""]
-    lines = [f"# {numbers['title']}", "", *table(numbers), *differences(numbers), *pictures]
-    return "\n".join([*lines, *_protocol_markdown(numbers["protocol"]), ""])
 
 
 def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -183,14 +142,15 @@ def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     number of their report, from 1 in the order given.
 
     Raises:
-        UserError: they scored different clips, so that their rows do not belong side by side.
+        UserError: they scored different clips or other things of them, so that their rows do not belong side by side.
     """
     first = reports[0]
     systems: dict[str, Any] = {}
     compared = []
     for number, report in enumerate(reports, start=1):
-        if report["protocol"]["split_sha256"] != first["protocol"]["split_sha256"]:
-            raise UserError(f"{first['title']} and {report['title']} scored different clips; report them one by one")
+        for what, part in (("different clips", "split_sha256"), ("by different metrics", "metrics")):
+            if report["protocol"][part] != first["protocol"][part]:
+                raise UserError(f"{first['title']} and {report['title']} scored {what}; report them one by one")
         titles = {}
         for row in report["systems"]:
             title = f"{row['system']} ({row['inputs']})"
@@ -208,17 +168,88 @@ def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _system_block(system: System, truth: Classes, metrics: Sequence[str], num_resamples: int) -> dict[str, Any]:
+def _names(protocol: Protocol) -> tuple[str, ...]:
+    """What `triptych.predictions` calls names: classes, emotions or dimensions."""
+    if protocol.kind == "classes":
+        return protocol.classes
+    return ("value",) if protocol.kind == "sentiment" else tuple(target.label for target in protocol.targets)
+
+
+def _check(evaluation: Evaluation) -> None:
+    """That what was given fits together.
+
+    Raises:
+        ValueError: it does not, or something is no finite number.
+    """
+    test = evaluation.splits["test"]
+    for title, runs in [("the truth", test.truth[None]), *((one.title, one.predictions) for one in evaluation.systems)]:
+        if runs.shape[1:] != test.truth.shape or len(test.keys) != len(test.truth):
+            raise ValueError(f"{title}: {runs.shape} for {len(test.keys)} clips with truth {test.truth.shape}")
+        for run in runs:
+            for key, values, known in zip(test.keys, run, test.truth):
+                if np.shape(values) != np.shape(known) or not np.isfinite(values).all():
+                    raise ValueError(f"{title}: of {key} other steps than its truth has, or no finite number")
+    if test.folds and len(test.folds) != len(test.keys):
+        raise ValueError(f"{len(test.folds)} folds for {len(test.keys)} clips")
+
+
+def _system_block(system: System, evaluation: Evaluation) -> dict[str, Any]:
     block: dict[str, Any] = {"system": system.name, "inputs": system.inputs, "note": system.note, "metrics": {}}
-    for name in metrics:
-        runs = [METRICS[name](truth, run) for run in system.predictions]
-        low, high = scores.bootstrap_interval(METRICS[name], truth, system.predictions, num=num_resamples)
-        entry = {"value": float(np.mean(runs)), "low": low, "high": high, "runs": runs}
-        if len(runs) > 1:
-            entry["std"] = float(np.std(runs, ddof=1))
-            entry["seeds_low"], entry["seeds_high"] = scores.mean_interval(runs)[1:]
-        block["metrics"][name] = entry
+    for name in evaluation.protocol.metrics:
+        columns = conventions.columns_of(evaluation.protocol, name)
+        block["metrics"][name] = _metric(columns, evaluation.splits["test"], system.predictions, evaluation)
     return block
+
+
+def _metric(columns: Sequence[Column], test: Split, runs: Units, evaluation: Evaluation) -> Entry:
+    """A score's entry, with those of its targets in it."""
+    *targets, whole = columns
+    draws = [_draws(column.score, test.truth, runs, evaluation.num_resamples) for column in targets or columns]
+    entry = _entry(whole.score, test, runs, np.mean(draws, axis=0))
+    if targets:
+        entry["targets"] = {
+            column.name: _entry(column.score, test, runs, own) for column, own in zip(targets, draws, strict=True)
+        }
+    return entry
+
+
+def _draws(score: Score, truth: Units, runs: Units, num: int) -> NDArray[np.float64]:
+    try:
+        return scores.bootstrap_scores(score, truth, runs, num=num)
+    except ValueError:  # undefined on the clips themselves, which `_entry` says, or one clip only
+        return np.full(num, np.nan)
+
+
+def _entry(score: Score, test: Split, runs: Units, draws: NDArray[np.float64]) -> Entry:
+    try:
+        each = [float(score(test.truth, run)) for run in runs]
+    except ValueError as error:
+        return {"undefined": str(error)}
+    entry: Entry = {"value": float(np.mean(each))}
+    try:
+        entry["low"], entry["high"] = scores.percentile_interval(draws)
+    except ValueError as error:
+        entry["undefined"] = f"no interval: {error}"
+    entry["runs"] = each
+    if len(each) > 1:
+        entry["std"] = float(np.std(each, ddof=1))
+        entry["seeds_low"], entry["seeds_high"] = scores.mean_interval(each)[1:]
+    if test.folds:
+        entry["folds"] = _folds(score, test, runs)
+    return entry
+
+
+def _folds(score: Score, test: Split, runs: Units) -> Entry:
+    """The score within each fold (mean over runs), and mean and standard deviation of those."""
+    values: dict[str, float] = {}
+    for fold in dict.fromkeys(test.folds):
+        chosen = np.array([name == fold for name in test.folds])
+        try:
+            values[fold] = float(np.mean([score(test.truth[chosen], run[chosen]) for run in runs]))
+        except ValueError as error:
+            return {"undefined": f"fold {fold}: {error}"}
+    each = list(values.values())
+    return {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)) if each[1:] else 0.0, "values": values}
 
 
 def _differences(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -229,108 +260,11 @@ def _differences(evaluation: Evaluation) -> list[dict[str, Any]]:
         pair = by_title[first].predictions, by_title[second].predictions
         row: dict[str, Any] = {"first": first, "second": second, "metrics": {}}
         for name in evaluation.protocol.metrics:
-            value, low, high = scores.bootstrap_difference(METRICS[name], truth, *pair, num=evaluation.num_resamples)
-            row["metrics"][name] = {"value": value, "low": low, "high": high}
+            score = conventions.columns_of(evaluation.protocol, name)[-1].score
+            try:
+                value, low, high = scores.bootstrap_difference(score, truth, *pair, num=evaluation.num_resamples)
+                row["metrics"][name] = {"value": value, "low": low, "high": high}
+            except ValueError as error:
+                row["metrics"][name] = {"undefined": str(error)}
         rows.append(row)
     return rows
-
-
-def _protocol_block(evaluation: Evaluation) -> dict[str, Any]:
-    protocol = evaluation.protocol
-    target = protocol.targets[0]
-    counts = {}
-    for name, split in evaluation.splits.items():
-        per_class = np.bincount(split.truth, minlength=len(protocol.classes)).tolist()
-        counts[name] = {
-            "clips": len(split.keys),
-            "left_out": split.left_out,
-            "classes": dict(zip(protocol.classes, per_class)),
-        }
-    return {
-        "name": protocol.name,
-        "label": protocol.label,
-        "classes": list(protocol.classes),
-        "counted_as": {said: name for said, name in target.counted_as.items() if name in target.classes},
-        "metrics": list(protocol.metrics),
-        "selection": f"by {protocol.select} on valid; the test split was scored once, after every choice",
-        "split_rule": dict(evaluation.split_rule),
-        "split_sha256": split_sha256({name: split.keys for name, split in evaluation.splits.items()}),
-        "splits": counts,
-        "num_resamples": evaluation.num_resamples,
-        "facts": dict(evaluation.facts),
-        "note": protocol.note,
-    }
-
-
-def _protocol_markdown(block: Mapping[str, Any]) -> list[str]:
-    classes = block["classes"]
-    told = {name: "; ".join(said) if isinstance(said, list) else said for name, said in block["split_rule"].items()}
-    rule = ", ".join(f"{name} {said}" for name, said in told.items() if said != "")
-    merged = "".join(f"; {said} counts as {name}" for said, name in block.get("counted_as", {}).items())
-    lines = [
-        "## Protocol",
-        "",
-        f"- protocol: {block['name']}; label `{block['label']}`; "
-        + ", ".join(f"{index} = {name}" for index, name in enumerate(classes))
-        + merged,
-        f"- split: {rule or 'as found'}; SHA-256 of the sorted (key, split) list `{block['split_sha256']}`",
-        f"- selection: {block['selection']}",
-        f"- intervals: 95 %, percentile bootstrap over test clips, {block['num_resamples']} resamples",
-        *(f"- {name}: {value}" for name, value in block["facts"].items()),
-        *([f"- note: {block['note']}"] if block["note"] else []),
-        "",
-        f"| split | clips | {' | '.join(classes)} | left out |",
-        "|---|" + "---:|" * (len(classes) + 2),
-    ]
-    for name, count in block["splits"].items():
-        cells = " | ".join(str(count["classes"][label]) for label in classes)
-        lines.append(f"| {name} | {count['clips']} | {cells} | {count['left_out']} |")
-    return [*lines, "", "Left out: clips without the label, or of a class that is not listed."]
-
-
-def _reading(numbers: Mapping[str, Any]) -> str:
-    text = "In brackets: 95 % bootstrap interval over test clips."
-    if any("std" in row["metrics"][name] for row in numbers["systems"] for name in row["metrics"]):
-        text += " Where there are several seeds: mean ± standard deviation over seeds."
-    return text + " WA is the overall accuracy, UA the mean recall over classes."
-
-
-def _cell(entry: Mapping[str, Any]) -> str:
-    spread = f" ± {100 * entry['std']:.1f}" if "std" in entry else ""
-    return f"{100 * entry['value']:.1f}{spread} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
-
-
-def _signed(entry: Mapping[str, Any]) -> str:
-    return f"{100 * entry['value']:+.1f} [{100 * entry['low']:+.1f}, {100 * entry['high']:+.1f}]"
-
-
-def show(numbers: Mapping[str, Any]) -> None:
-    """Print the table of systems and their paired differences."""
-    names = numbers["protocol"]["metrics"]
-    table = Table(title=numbers["title"])
-    table.add_column("system")
-    table.add_column("inputs")
-    for name in names:
-        table.add_column(f"{name} %", justify="right")
-    for row in numbers["systems"]:
-        table.add_row(
-            row["system"], row["inputs"], *(_cell(row["metrics"][name]).replace("[", r"\[") for name in names)
-        )
-    console = Console()
-    console.print(table)
-    for row in numbers["differences"]:
-        figures_text = ", ".join(f"{name} {_signed(row['metrics'][name])}" for name in names)
-        console.print(f"{row['first']} − {row['second']}: {figures_text}", markup=False)
-
-
-def _write_predictions(evaluation: Evaluation, path: Path) -> None:
-    classes, test = evaluation.protocol.classes, evaluation.splits["test"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["system", "inputs", "run", "key", "truth", "prediction", *(f"p_{name}" for name in classes)])
-        for system in evaluation.systems:
-            for run, (rows, predictions) in enumerate(zip(system.probabilities, system.predictions)):
-                for key, truth, prediction, row in zip(test.keys, test.truth, predictions, rows):
-                    probabilities = [f"{value:.6f}" for value in row]
-                    names = [classes[truth], classes[prediction]]
-                    writer.writerow([system.name, system.inputs, run, key, *names, *probabilities])

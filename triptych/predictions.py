@@ -3,10 +3,12 @@
     key,split,kind,system,inputs,run,truth,prediction
     key,split,kind,system,inputs,run,truth_happy,prediction_happy,truth_sad,prediction_sad,...
 
+`write` makes such files of every kind, and `read` reads them and those of others.
+
 `truth` and `prediction` (or the pairs) must be there, the rest may be; other columns are not looked at. `kind` is the
 same in every row:
 
-    classes     names of classes, or their numbers; what linear_probe and finetune write
+    classes     names of classes, or their numbers
     sentiment   numbers in [-3, 3]
     emotions    0 or 1, one pair of columns an emotion
     series      numbers; a row a step, in order, and `key` is the recording
@@ -17,10 +19,12 @@ same in every row:
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.config import UserError, nearest
 from triptych.significance import Units
@@ -40,6 +44,8 @@ class Predictions:
     """[N] class indices or sentiment, [N, E] emotions, [N] arrays [T, E] of series."""
     systems: Mapping[str, Units]
     """Title -> S runs, each as `truth`."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Title -> what the system saw, where that is said; its title is then "name (inputs)"."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ def read(path: Path, *, kind: str = "", split: str = "", classes: Sequence[str] 
     targets = _targets(path, rows[0].cells, kind)
     names = _class_names(rows, classes) if kind == "classes" else targets
     systems: dict[str, dict[str, _Run]] = {}
+    inputs: dict[str, str] = {}
     for row in rows:
+        inputs[_title(row)] = row.cells.get("inputs", "")
         clips = systems.setdefault(_title(row), {}).setdefault(row.cells.get("run", ""), {})
         key = row.cells.get("key", str(len(clips) + 1))
         pair = [
@@ -90,7 +98,53 @@ def read(path: Path, *, kind: str = "", split: str = "", classes: Sequence[str] 
             clips[key].prediction.append(pair[1])
         else:
             raise UserError(f"{path}:{row.line}: column key: {key!r} is in line {clips[key].line} too")
-    return _gathered(path, kind, names or ("value",), systems)
+    return replace(_gathered(path, kind, names or ("value",), systems), inputs=inputs)
+
+
+def write(
+    path: Path,
+    given: Predictions,
+    *,
+    folds: Sequence[str] = (),
+    probabilities: Mapping[str, NDArray[np.float64]] | None = None,
+) -> None:
+    """Write predictions, row by row; `read` gives them back equal.
+
+    Args:
+        path: of the csv file.
+        given: of any kind.
+        folds: of the clips of a cross-validation, for a column `fold`.
+        probabilities: of classes: title -> [S, N, C], for columns p_<class>; empty for a system that has none.
+    """
+    choice = given.kind == "classes"
+    names = given.names if given.kind in ("emotions", "series") else ("",)
+    pairs = [f"{side}_{name}" if name else side for name in names for side in ("truth", "prediction")]
+    columns = [f"p_{name}" for name in given.names] if choice else []
+    head = ["system", "inputs", "run", "key", "kind", *(["fold"] if folds else []), *pairs, *columns]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for title, runs in given.systems.items():
+            inputs = given.inputs.get(title, "")
+            name = title.removesuffix(f" ({inputs})") if inputs else title
+            rows = (probabilities or {}).get(title)
+            for number, run in enumerate(runs):
+                for index, key in enumerate(given.keys):
+                    before = [name, inputs, number, key, given.kind, *folds[index : index + 1]]
+                    shares = [""] * len(columns) if rows is None else [f"{share:.6f}" for share in rows[number, index]]
+                    for cells in _cells(given, given.truth[index], run[index]):
+                        writer.writerow([*before, *cells, *shares])
+
+
+def _cells(given: Predictions, truth: Any, prediction: Any) -> Iterator[list[str]]:
+    """Cells of a clip's rows: truth and prediction in turn."""
+    if given.kind == "classes":
+        yield [given.names[int(truth)], given.names[int(prediction)]]
+        return
+    steps = zip(truth, prediction) if given.kind == "series" else [(truth, prediction)]
+    for pair in steps:
+        pairs = zip(*(np.atleast_1d(side) for side in pair), strict=True)
+        yield [f"{value:.0f}" if given.kind == "emotions" else repr(float(value)) for both in pairs for value in both]
 
 
 def _title(row: _Row) -> str:

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from triptych import config as configs
-from triptych import evaluation
+from triptych import evaluation, evaluation_report
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.files import sha256
@@ -189,7 +189,7 @@ def _scores(scored: Mapping[str, Any] | None) -> list[str]:
         return ["None were given when this was released; `python -m linear_probe` makes them.", ""]
     protocol = scored["protocol"]
     where = f"{scored['title']}; split SHA-256 `{protocol['split_sha256']}`; selection {protocol['selection']}."
-    return [where, "", *evaluation.table(scored), *([protocol["note"], ""] if protocol["note"] else [])]
+    return [where, "", *evaluation_report.table(scored), *([protocol["note"], ""] if protocol["note"] else [])]
 
 
 def _licence(licence: str) -> str:

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from triptych import evaluation
+from triptych import evaluation, evaluation_report
 from triptych.config import UserError, run_command
 from triptych.run import read_metrics
 from triptych.scores import mean_interval
@@ -198,9 +198,10 @@ def write(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], out: Pa
         _show(numbers["pretraining"])
     if evaluations:
         numbers["evaluation"] = evaluation.merge(evaluations)
-        parts += ["## Evaluation", "", *evaluation.table(numbers["evaluation"])]
-        parts += evaluation.differences(numbers["evaluation"])
-        evaluation.show(numbers["evaluation"])
+        parts += ["## Evaluation", "", *evaluation_report.table(numbers["evaluation"])]
+        parts += evaluation_report.differences(numbers["evaluation"])
+        parts += evaluation_report.details(numbers["evaluation"])
+        evaluation_report.show(numbers["evaluation"])
     (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (out / "report.md").write_text("\n".join(parts) + "\n")
     print(f"written to {out}/report.md")

@@ -37,8 +37,10 @@ from triptych.significance import (
     Score,
     bootstrap_difference,
     bootstrap_interval,
+    bootstrap_scores,
     mean_interval,
     paired_bootstrap,
+    percentile_interval,
     wilcoxon_signed_rank,
 )
 
@@ -52,6 +54,7 @@ __all__ = [
     "accuracy",
     "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_scores",
     "concordance_correlation",
     "confusion",
     "correlation",
@@ -62,6 +65,7 @@ __all__ = [
     "mean_interval",
     "one_hot",
     "paired_bootstrap",
+    "percentile_interval",
     "sentiment_bins",
     "sentiment_scores",
     "unweighted_accuracy",

@@ -48,8 +48,31 @@ def bootstrap_interval(
         ValueError: the score is undefined on the clips themselves, or on more than half of the resamples; or there is
             one clip or recording only, whose resamples are all alike.
     """
-    draws = _resampled(lambda t, p: _mean_score(score, t, p), truth, [prediction], num, seed)
-    return _percentiles(draws, level)
+    return percentile_interval(bootstrap_scores(score, truth, prediction, num=num, seed=seed), level=level)
+
+
+def bootstrap_scores(
+    score: Score, truth: Any, prediction: Any, *, num: int = 1000, seed: int = 0
+) -> NDArray[np.float64]:
+    """[B] scores of the resamples of `bootstrap_interval`, NaN where the score is undefined.
+
+    The same seed draws the same clips for every score: the mean of what this gives for several targets is what it
+    gives for their mean.
+
+    Raises:
+        ValueError: the score is undefined on the clips themselves, or there is one clip or recording only.
+    """
+    return _resampled(lambda t, p: _mean_score(score, t, p), truth, [prediction], num, seed)
+
+
+def percentile_interval(draws: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
+    """Low and high of `bootstrap_scores`.
+
+    Raises:
+        ValueError: more than half of them are NaN.
+    """
+    low, high = np.quantile(_defined(draws), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def bootstrap_difference(
@@ -86,9 +109,11 @@ def paired_bootstrap(
         return _mean_score(score, t, a) - _mean_score(score, t, b)
 
     value = difference(*(as_units(values) for values in (truth, first, second)))
-    draws = _resampled(difference, truth, [first, second], num, seed)
+    draws = _defined(_resampled(difference, truth, [first, second], num, seed))
     rarer = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return PairedDifference(value, *_percentiles(draws, level), p=min(1.0, 2 * (1 + rarer) / (len(draws) + 1)))
+    return PairedDifference(
+        value, *percentile_interval(draws, level=level), p=min(1.0, 2 * (1 + rarer) / (len(draws) + 1))
+    )
 
 
 def wilcoxon_signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
@@ -159,25 +184,26 @@ def _mean_score(score: Score, truth: Units, prediction: Units) -> float:
 def _resampled(
     score: Callable[..., float], truth: Any, predictions: Sequence[Any], num: int, seed: int
 ) -> NDArray[np.float64]:
-    """Scores of `num` resamples of the clips, without the undefined ones."""
+    """Scores of `num` resamples of the clips, NaN where undefined."""
     truth_n = as_units(truth)
     runs = [runs_of(truth_n, as_units(prediction)) for prediction in predictions]
     score(truth_n, *runs)  # whatever is wrong with the arguments is told here, not swallowed below
     if len(truth_n) < 2:
         raise ValueError("one clip or recording has no interval: its resamples are all alike")
     generator = np.random.default_rng(seed)
-    draws = []
-    for _ in range(num):
+    draws = np.full(num, np.nan)
+    for index in range(num):
         chosen = generator.integers(0, len(truth_n), len(truth_n))
         try:
-            draws.append(score(truth_n[chosen], *(run[:, chosen] for run in runs)))
+            draws[index] = score(truth_n[chosen], *(run[:, chosen] for run in runs))
         except ValueError:
             continue
-    if 2 * len(draws) < num or not draws:
-        raise ValueError(f"the score is undefined on {num - len(draws)} of {num} resamples: too few clips of a class")
-    return np.asarray(draws)
+    return draws
 
 
-def _percentiles(draws: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _defined(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = draws[~np.isnan(draws)]
+    if 2 * len(found) < len(draws) or not len(found):
+        missing = len(draws) - len(found)
+        raise ValueError(f"the score is undefined on {missing} of {len(draws)} resamples: too few clips of a class")
+    return found

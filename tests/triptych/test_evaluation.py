@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from triptych import evaluation
+from triptych import evaluation, evaluation_report
+from triptych.baselines import baselines
 from triptych.config import UserError
 from triptych.protocols import registry
 
@@ -22,9 +23,12 @@ def example():
     right = np.eye(2)[truth]
     wrong = right.copy()
     wrong[0] = [0, 1]
+    both = np.stack([right, wrong])
     systems = [
-        evaluation.majority(splits, 2),
-        evaluation.System(name="mine", inputs="audio", probabilities=np.stack([right, wrong]), note="C 1"),
+        *baselines(PROTOCOL, {"": splits["train"].truth}, splits["test"]),
+        evaluation.System(
+            name="mine", inputs="audio", predictions=both.argmax(axis=-1), probabilities=both, note="C 1"
+        ),
     ]
     return evaluation.Evaluation(
         title="Test",
@@ -69,7 +73,7 @@ def test_the_protocol_block_tells_merged_classes_and_what_the_split_shares():
         protocol=registry.find("iemocap", ("sad", "happy")),
         split_rule={"by": "source", "allow": [], "shared": ["1 speaker in both train and test (Joey)", "2 videos"]},
     )
-    text = evaluation.markdown(evaluation.results(made))
+    text = evaluation_report.markdown(evaluation.results(made), {})
     assert "0 = sad, 1 = happy; excited counts as happy\n" in text
     assert "- split: by source, shared 1 speaker in both train and test (Joey); 2 videos; SHA-256" in text
 

@@ -8,20 +8,12 @@ import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from triptych import scores
 from triptych.config import UserError, nearest
 from triptych.labels import UNLABELLED, LabelSpec
 from triptych.protocols.splits import Fold, SplitRule
 
 if typing.TYPE_CHECKING:
     from triptych.batch import Batch
-
-METRICS: Mapping[str, scores.Score] = {
-    "WA": scores.accuracy,
-    "UA": scores.unweighted_accuracy,
-    "weighted F1": scores.weighted_f1,
-}
-"""Name in a table -> function; WA is the overall accuracy, as multi-class emotion tables have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +69,7 @@ class Protocol:
     targets: tuple[Target, ...]
     """One where the kind is classes or sentiment."""
     metrics: tuple[str, ...] = ("WA", "UA", "weighted F1")
-    """Names of scores in the order of the table; of `triptych.conventions`; of METRICS where the kind is classes."""
+    """Names of scores in the order of the table; of `triptych.conventions` for this kind."""
     select: str = "UA"
     """The metric by which settings are chosen on the validation split."""
     select_lowest: bool = False
@@ -122,6 +114,8 @@ class Protocol:
     def restricted(self, classes: tuple[str, ...]) -> "Protocol":
         """The same protocol with some of its classes, in the order given; other clips are left out and counted.
 
+        Without the published rows where classes are missing: those tell all of them apart.
+
         Raises:
             UserError: a class that the protocol has not, one given twice, or fewer than two.
         """
@@ -131,7 +125,8 @@ class Protocol:
                 raise UserError(f"classes: {self.name} has no {name!r}.{nearest(name, target.classes)}")
         if len(set(classes)) != len(classes) or len(classes) < 2:
             raise UserError(f"classes: two or more different ones are wanted, given: {', '.join(classes)}")
-        return replace(self, targets=(replace(target, classes=tuple(classes)),))
+        published = self.published if set(classes) == set(target.classes) else ()
+        return replace(self, targets=(replace(target, classes=tuple(classes)),), published=published)
 
     def split(self, name: str) -> SplitRule:
         """The split rule of that name, without the protocol's.

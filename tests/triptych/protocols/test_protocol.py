@@ -9,7 +9,6 @@ from triptych.config import UserError
 from triptych.labels import Number, Series
 from triptych.modalities import FeatureSpec
 from triptych.protocols import registry
-from triptych.protocols.protocol import METRICS
 
 SPECS = {"audio": FeatureSpec(name="b", modality="audio", version=1, rate_hz=10, shape=(3,), dtype="float32")}
 
@@ -66,8 +65,7 @@ def test_every_protocol_speaks_of_scores_classes_and_splits_that_there_are(proto
     assert protocol.kind in predictions.KINDS
     assert protocol.select in protocol.metrics
     assert set(protocol.metrics) <= METRIC_NAMES[protocol.kind]
-    if protocol.kind == "classes":
-        assert set(protocol.metrics) <= set(METRICS)
+    assert set(protocol.metrics) <= set(conventions.by_name(protocol.kind))
     for target in protocol.targets:
         if isinstance(target.form, tuple):
             assert len(set(target.form)) == len(target.form)
