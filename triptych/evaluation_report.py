@@ -52,8 +52,8 @@ def details(numbers: Numbers) -> list[str]:
                 [
                     row["system"],
                     row["inputs"],
-                    *(_cell(row["metrics"][name]["targets"][target], _percent(numbers, name)) for target in targets),
-                    _cell(row["metrics"][name], _percent(numbers, name)),
+                    *(cell(row["metrics"][name]["targets"][target], _percent(numbers, name)) for target in targets),
+                    cell(row["metrics"][name], _percent(numbers, name)),
                 ]
                 for row in rows
             ]
@@ -144,10 +144,10 @@ def _percent(numbers: Numbers, name: str) -> bool:
 
 
 def _cells(numbers: Numbers, entries: Mapping[str, Any], sign: str = "") -> list[str]:
-    return [_cell(entries[name], _percent(numbers, name), sign) for name in numbers["protocol"]["metrics"]]
+    return [cell(entries[name], _percent(numbers, name), sign) for name in numbers["protocol"]["metrics"]]
 
 
-def _cell(entry: Mapping[str, Any], percent: bool, sign: str = "") -> str:
+def cell(entry: Mapping[str, Any], percent: bool, sign: str = "") -> str:
     if "value" not in entry:
         return "undefined"
     text = number(entry["value"], percent, sign)

@@ -1,0 +1,188 @@
+"""What a probe of one corpus will do, made before anything is read: rows, divisions, and which features they need."""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from linear_probe.baselines import Baseline, Baselines
+from linear_probe.blocks import Block, Source
+from linear_probe.config import ProbeConfig, ScoredConfig
+from linear_probe.divisions import Division, divisions
+from linear_probe.encoders import Opened, open_encoder
+from linear_probe.extract import extract
+from linear_probe.rows import Row, encoder_views, subsets
+from linear_probe.sources import EncoderSource
+from linear_probe.study import Study
+from linear_probe.targets import rate_of
+from linear_probe.truth import Truth
+from shards.index import ShardSet
+from shards.pretrained_on import compare
+from shards.suits import check_suits
+from triptych.config import UserError
+from triptych.protocols import registry
+from triptych.protocols.protocol import Protocol
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One corpus, every system."""
+
+    config: ProbeConfig
+    protocol: Protocol
+    shard_set: ShardSet
+    divisions: Sequence[Division]
+    rule: str
+    """The protocol's split rule, as mosei/standard or, of one fold, ravdess/hicmae_6fold/2; empty where the shard set's
+    own split divides."""
+    rows: Sequence[Row]
+    """Baselines before the first encoder of their architecture."""
+    encoder_rows: Sequence[Row]
+    """Of `rows`: those of the encoders."""
+    pairs: Sequence[tuple[str, str]]
+    """Titles of rows whose difference is wanted."""
+    curve_rows: Sequence[Row]
+    """Those of a learning curve: of the first inputs, without the inputs' own."""
+    sources: Mapping[str, Source]
+    facts: Mapping[str, str]
+
+    @property
+    def wanted(self) -> dict[str, list[Block]]:
+        """Source -> blocks, those of the rows with fewer modalities shown included."""
+        wanted: dict[str, dict[Block, None]] = {}
+        for row in self.rows:
+            reduced = subsets(row) if self.config.missing and row in self.encoder_rows else []
+            for view in row.views:
+                blocks = [block for one in (view, *map(view.shown, reduced)) for block in one.blocks]
+                for source in row.sources:
+                    wanted.setdefault(source, {}).update(dict.fromkeys(blocks))
+        return {source: list(blocks) for source, blocks in wanted.items()}
+
+    def study(self) -> Study:
+        """Extract the features, or take them from the cache; labels of test clips stay shut."""
+        tables = extract(
+            self.shard_set,
+            self.sources,
+            self.wanted,
+            cache=Path(self.config.features) if self.config.features else None,
+            batch_size=self.config.micro_batch,
+            workers=self.config.workers,
+            device=device(),
+        )
+        return Study(self.config, self.protocol, self.divisions, Truth(self.shard_set, self.protocol), tables)
+
+
+def device() -> torch.device:
+    """Where encoders run and heads are fitted."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_plan(config: ProbeConfig, scored: ScoredConfig) -> Plan:
+    """Find out what there is to do.
+
+    Raises:
+        UserError: no such encoder, protocol, class, split, modality, output or layer; labels that no clip has; a split
+            that leaks.
+    """
+    protocol = registry.find(scored.protocol, tuple(scored.classes))
+    shard_set = ShardSet(scored.shards, config.cache)
+    parts = divisions(shard_set, protocol, scored.split, _listed(scored.listed))
+    known = Baselines(config.baselines, rate_of(protocol), device())
+    asked: dict[str, _Asked] = {}
+    facts: dict[str, str] = {}
+    for name, given in config.named_encoders().items():
+        opened = open_encoder(given, shard_set)
+        rows = tuple(
+            Row(system=name, inputs=inputs, sources=(name,), views=views)
+            for inputs in dict.fromkeys(config.inputs or ["+".join(opened.encoder.inputs)])
+            for views in [encoder_views(config, name, opened.encoder, inputs, rate_of(protocol))]
+        )
+        shown = {modality for row in rows for modality in row.modalities}
+        facts |= _facts(name, given, opened, shard_set, protocol, shown)
+        asked[name] = _Asked(opened, rows, known.beside(name, opened, shown))
+    encoder_rows = [row for one in asked.values() for row in one.rows]
+    table = {row.title: row for one in asked.values() for row in one.table()}
+    first, *others = next(iter(asked.values())).rows
+    return Plan(
+        config=config,
+        protocol=protocol,
+        shard_set=shard_set,
+        divisions=parts,
+        rule=_rule(protocol, scored.split),
+        rows=list(table.values()),
+        encoder_rows=encoder_rows,
+        pairs=[
+            *(pair for one in asked.values() for pair in one.pairs()),
+            *((first.title, row.title) for row in others),
+        ],
+        curve_rows=[row for row in table.values() if row.inputs == first.inputs and row.views == first.views],
+        sources={source: one for every in asked.values() for source, one in every.sources().items()},
+        facts=facts,
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """An encoder with its rows and what stands beside them."""
+
+    opened: Opened
+    rows: Sequence[Row]
+    baselines: Sequence[Baseline]
+
+    def table(self) -> list[Row]:
+        """Its rows, each below those of its baselines."""
+        return [each for row in self.rows for each in (*(one.row(row) for one in self.baselines), row)]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Titles of its rows and of the baselines that they are compared with."""
+        return [(row.title, one.row(row).title) for row in self.rows for one in self.baselines if one.compared]
+
+    def sources(self) -> dict[str, Source]:
+        """Those of its rows and of its baselines."""
+        (own,) = {source for row in self.rows for source in row.sources}
+        found: dict[str, Source] = {own: EncoderSource(self.opened.encoder.to(device()), self.opened.identity)}
+        for baseline in self.baselines:
+            found |= baseline.sources
+        return found
+
+
+def _rule(protocol: Protocol, split: str) -> str:
+    name, _, number = split.partition("/")
+    return "/".join(filter(None, (protocol.split(name).name if name else "", number)))
+
+
+def _listed(file: str) -> list[str] | None:
+    if not file:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"listed: {file}: cannot be read ({error})") from None
+
+
+def _facts(
+    name: str, given: str, opened: Opened, shard_set: ShardSet, protocol: Protocol, shown: Collection[str]
+) -> dict[str, str]:
+    """What a reader must know of an encoder: which it is, how the clips suit it, whether it was pretrained on them."""
+    encoder = opened.encoder
+    seen = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+    told = check_suits(shard_set, seen, encoder.words, protocol.labels)
+    if "absent" in told:
+        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.location, told["absent"])
+    facts = {f"encoder {name}": f"`{_short(given)}`, model SHA-256 `{opened.sha256}`"}
+    facts |= {f"{title} for {name}": text for title, text in told.items()}
+    if opened.folder is not None:
+        pretrained = compare(opened.folder, shard_set)
+        if pretrained.shared:
+            LOG.warning("encoder %s was pretrained on clips that are scored here: %s", name, pretrained.told)
+        facts[f"scored clips in the pretraining of {name}"] = pretrained.told
+    return facts
+
+
+def _short(given: str) -> str:
+    """The end of a path: a report is shared, and need not tell how someone's disk is laid out."""
+    return "/".join(Path(given).parts[-3:])
