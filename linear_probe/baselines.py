@@ -8,9 +8,9 @@ import torch
 
 from linear_probe.blocks import Block, Layer, Source
 from linear_probe.config import BaselinesConfig
-from linear_probe.encoders import Opened
 from linear_probe.rows import Row, View
 from linear_probe.sources import EncoderSource, InputMeans
+from shards.encoders import Opened
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,17 @@ import torch
 from linear_probe.baselines import Baseline, Baselines
 from linear_probe.blocks import Block, Source
 from linear_probe.config import ProbeConfig, ScoredConfig
-from linear_probe.divisions import Division, divisions
-from linear_probe.encoders import Opened, open_encoder
 from linear_probe.extract import extract
 from linear_probe.rows import Row, encoder_views, subsets
 from linear_probe.sources import EncoderSource
 from linear_probe.study import Study
 from linear_probe.targets import rate_of
-from linear_probe.truth import Truth
+from shards.divisions import Division, divisions
+from shards.encoders import Opened, open_encoder
 from shards.index import ShardSet
 from shards.pretrained_on import compare
 from shards.suits import check_suits
+from shards.truth import Truth
 from triptych.config import UserError
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol

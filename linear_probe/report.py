@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from linear_probe.divisions import cross_validation_sha256
 from linear_probe.held_out import HeldOut, Said, splits
 from linear_probe.plan import Plan
 from linear_probe.rows import features
 from linear_probe.study import Study
+from shards.divisions import cross_validation_sha256
 from triptych import evaluation, figures
 from triptych.evaluation_report import differences, table
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from linear_probe import targets
 from linear_probe.config import ProbeConfig
-from linear_probe.divisions import Division
 from linear_probe.rows import Row, features
 from linear_probe.select import Chosen, Lesson, Trial, choose
 from linear_probe.table import Table
-from linear_probe.truth import Truth, share_of, shuffled
+from shards.divisions import Division
+from shards.truth import Truth, share_of, shuffled
 from triptych.config import UserError
 from triptych.protocols.protocol import Protocol
 from triptych.significance import Units

@@ -51,7 +51,7 @@ def place(table: Table, clips: NDArray[np.int64], values: Units, protocol: Proto
     Args:
         table: whose rows.
         clips: [N] their places in the table.
-        values: as linear_probe.truth.Truth gives them.
+        values: as shards.truth.Truth gives them.
         protocol: what they are labels of.
     """
     num_rows = int(table.offsets[-1])

@@ -22,7 +22,7 @@ SCHEMAS = {
     "transcribe": "shards.transcribe:TranscribeConfig",
     "pretrain": "pretrain.config:PretrainConfig",
     "linear_probe": "linear_probe.config:ProbeConfig",
-    "encoder": "linear_probe.encoders:EncoderConfig",
+    "encoder": "shards.encoders:EncoderConfig",
     "finetune": "finetune.config:FinetuneConfig",
 }
 FILES = sorted((ROOT / "configs").glob("*/*.yaml"))

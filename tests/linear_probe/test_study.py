@@ -8,12 +8,12 @@ import torch
 
 from linear_probe.blocks import Block
 from linear_probe.config import ProbeConfig
-from linear_probe.divisions import divisions
 from linear_probe.held_out import Said, open_labels, splits
 from linear_probe.rows import Row, View, features, subsets
 from linear_probe.study import Study
 from linear_probe.table import Table
-from linear_probe.truth import Truth
+from shards.divisions import divisions
+from shards.truth import Truth
 from triptych.config import UserError
 from triptych.protocols import registry
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from linear_probe.truth import Truth, share_of, shuffled
 from shards.index import Split
+from shards.truth import Truth, share_of, shuffled
 from triptych.config import UserError
 from triptych.labels import UNLABELLED
 from triptych.protocols import registry

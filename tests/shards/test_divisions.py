@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from linear_probe.divisions import cross_validation_sha256, divisions
-from linear_probe.truth import Truth
 from shards.corpora.ravdess import RavdessConfig
+from shards.divisions import cross_validation_sha256, divisions
+from shards.truth import Truth
 from triptych.config import UserError
 from triptych.protocols import registry
 from triptych.protocols.splits import Fold, SplitRule, split_sha256

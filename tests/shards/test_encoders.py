@@ -8,7 +8,7 @@ import yaml
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-from linear_probe.encoders import EncoderConfig, _inputs, open_encoder
+from shards.encoders import EncoderConfig, _inputs, open_encoder
 from shards.words import Vocabulary
 from triptych import config as configs
 from triptych.batch import fake_batch
