@@ -159,25 +159,36 @@ class SseFt(nn.Module):
             ValueError: a modality is not there, or is longer than its `max_steps`.
         """
         self._check(sources)
-        whole = {
+        whole = self.prepare(sources)
+        present = {name: source.mask.any(dim=1) for name, source in whole.items()}
+        results = self.attend(whole)
+        fused = [
+            self._join(_first(whole[name]), [(results[name, n], present[n][:, None]) for n in self._others(name)])
+            * present[name][:, None]
+            for name in self.cores
+        ]
+        vector = torch.cat(fused, dim=1)
+        return Fusion(outputs=self.head(vector), fused=vector, present=present)
+
+    def prepare(self, sources: Mapping[str, Source]) -> dict[str, Source]:
+        """Core modality -> x_m, with a CLS as its first real step; zeros at padding."""
+        return {
             name: self.self_attention[name](sources[name])
             if name in self.self_attention
             else Source(sources[name].sequence.masked_fill(~sources[name].mask[..., None], 0), sources[name].mask)
             for name in self.cores
         }
-        present = {name: source.mask.any(dim=1) for name, source in whole.items()}
-        cls = {name: _first(source) for name, source in whole.items()}
+
+    def attend(self, whole: Mapping[str, Source]) -> dict[tuple[str, str], Tensor]:
+        """(m, n) -> [B, D] c_m->n; numbers that mean nothing where a clip lacks n."""
         pairs = {name: SingleQueries(source.mask) for name, source in whole.items()}
-        fused = []
-        for name in self.cores:
-            results = []
-            for other in self._others(name):
-                stack = self.inter_modal[f"{name}_from_{other}"]
-                enriched = attend_with_cls(stack, cls[name], whole[other].sequence, pairs[other])
-                results.append((enriched, present[other][:, None]))
-            fused.append(self._join(cls[name], results) * present[name][:, None])
-        vector = torch.cat(fused, dim=1)
-        return Fusion(outputs=self.head(vector), fused=vector, present=present)
+        return {
+            (name, other): attend_with_cls(
+                self.inter_modal[f"{name}_from_{other}"], _first(whole[name]), whole[other].sequence, pairs[other]
+            )
+            for name in self.cores
+            for other in self._others(name)
+        }
 
     def _join(self, cls_BD: Tensor, results: list[tuple[Tensor, Tensor]]) -> Tensor:
         """[B, D] or, of a concatenation, [B, (M - 1) D]: a core modality's part of the fused vector."""
