@@ -231,10 +231,8 @@ class SseFt(nn.Module):
                     f"SSE-FT was built for {', '.join(self.cores)}, and got {', '.join(sources) or 'none'}"
                 )
             steps = sources[name].mask.shape[1]
-            if steps > core.max_steps and not core.has_cls:
-                raise ValueError(
-                    f"{name}: {steps} steps, and there are positions for {core.max_steps}: raise max_steps"
-                )
+            if steps > core.max_steps:
+                raise ValueError(f"{name}: {steps} steps, and max_steps is {core.max_steps}")
 
 
 def attend_with_cls(stack: nn.Module, cls_BD: Tensor, sequence_BSD: Tensor, pairs: SingleQueries) -> Tensor:

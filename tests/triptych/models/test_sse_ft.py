@@ -248,7 +248,7 @@ def test_the_fused_vector_of_the_paper_is_1792_wide():
 
 def test_mistakes_are_named():
     sources = batch_of(SMALL, {"words": [3], "sound": [9], "face": [4]})
-    with pytest.raises(ValueError, match="sound: 10 steps, and there are positions for 9"):
+    with pytest.raises(ValueError, match="sound: 10 steps, and max_steps is 9"):
         model_of()(sources)
     with pytest.raises(ValueError, match="built for words, sound, face, and got words"):
         model_of()({"words": sources["words"]})
