@@ -20,6 +20,7 @@ process (the machine may be shared), `of full` and `of torch` the quotients of t
 highest memory beyond weights, gradients and inputs. Threads are as OMP_NUM_THREADS says.
 """
 
+import ctypes
 import json
 import os
 import subprocess
@@ -116,7 +117,8 @@ def measure(form: str, setting: dict[str, str]) -> dict[str, Figures]:
     for part in PARTS:
         step, steps = work_of(part, model), STEPS[form] if part == "IMA" else 1
         step(sources_of(1, 0.05))  # starts libraries, makes the gradients
-        Path("/proc/self/clear_refs").write_text("5")  # what VmHWM, the highest memory, starts again from
+        ctypes.CDLL(None).malloc_trim(0)  # what the part before has freed goes back
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the highest memory, starts again from here
         held = memory_mib("VmRSS")
         start = time.process_time()
         for _ in range(steps):
@@ -168,7 +170,7 @@ def show(part: str, runs: dict[str, list[Figures]]) -> None:
         single = sorted(run["seconds"] * 1000 for run in runs[form])
         cells = [part, form, f"{figures['seconds'] * 1000:,.0f}", f"{single[0]:,.0f}-{single[-1]:,.0f}"]
         cells += [f"{middle[slow]['seconds'] / figures['seconds']:.1f}" for slow in ("full", "torch")]
-        cells += [f"{figures['mib']:,.0f}", f"{middle['full']['mib'] / figures['mib']:.1f}"]
+        cells += [f"{figures['mib']:,.0f}", f"{middle['full']['mib'] / max(1.0, figures['mib']):.1f}"]
         print(f"| {' | '.join(cells)} |")
 
 
