@@ -83,6 +83,23 @@ class Pairs:
         return torch.cat([rows.pack(part) for (rows, _), part in zip(self.groups, parts, strict=True)])
 
 
+class SingleQueries(Pairs):
+    """One query of each clip, and its keys where they lie: [B, D] and [B, S, D], padding included, without any copy.
+
+    A clip without a key attends to its padding, evenly or not: it gets finite numbers that mean nothing.
+    """
+
+    def __init__(self, mask_BS: Tensor) -> None:
+        """Take the mask of the keys."""
+        rows = Packing(mask_BS.new_ones(len(mask_BS), 1))
+        self.groups = [(rows, Packing(mask_BS | ~mask_BS.any(dim=1, keepdim=True)))]
+
+    def split(self, *sides: Tensor) -> list[tuple[Tensor, ...]]:
+        """See Pairs; queries [B, ...], keys and values [B, S, ...]."""
+        queries, *keys = sides
+        return [(queries[:, None], *keys)]
+
+
 def group(lengths: Sequence[tuple[int, int]], spare: float) -> list[list[tuple[int, int]]]:
     """Put neighbouring clips together where a call less saves more than the padding costs.
 
@@ -113,16 +130,26 @@ def _packing(lengths: Sequence[int], device: torch.device) -> Packing:
 class Attention(nn.Module):
     """Multi-head attention of packed steps."""
 
-    def __init__(self, width: int, heads: int, dropout: float, short: Short | None = None) -> None:
-        """Build it; `short` names the side that has so few steps that the other one's projections are left out."""
+    def __init__(
+        self, width: int, heads: int, dropout: float, short: Short | None = None, source_width: int | None = None
+    ) -> None:
+        """Build it.
+
+        Args:
+            width: D, of the queries and of what comes out.
+            heads: of attention; they divide the width.
+            dropout: of the attention weights.
+            short: the side that has so few steps that the other one's projections are left out.
+            source_width: of keys and values, where another one than the queries'.
+        """
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.short = short
         self.scale = (width // heads) ** -0.5
         self.query = Linear(width, width)
-        self.key = Linear(width, width)
-        self.value = Linear(width, width)
+        self.key = Linear(source_width or width, width)
+        self.value = Linear(source_width or width, width)
         self.output = Linear(width, width)
 
     def start_keys_as_queries(self) -> None:

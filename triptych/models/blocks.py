@@ -73,12 +73,19 @@ class TransformerLayer(nn.Module):
     query stream, which in a self-attention layer is the same thing.
     """
 
-    def __init__(self, config: TransformerConfig, short: Short | None = None) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        short: Short | None = None,
+        source_width: int | None = None,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        """Build it; for `short` and `source_width` see Attention."""
         super().__init__()
-        self.attention = Attention(config.width, config.heads, config.dropout, short)
+        self.attention = Attention(config.width, config.heads, config.dropout, short, source_width)
         self.attention_norm = nn.LayerNorm(config.width)
         self.feedforward = nn.Sequential(
-            Linear(config.width, config.feedforward), nn.ReLU(), Linear(config.feedforward, config.width)
+            Linear(config.width, config.feedforward), activation(), Linear(config.feedforward, config.width)
         )
         self.feedforward_norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -104,9 +111,15 @@ class Source:
 class TransformerStack(nn.ModuleList):
     """Layers one after the other, over the real steps alone: padding is neither computed nor seen."""
 
-    def __init__(self, config: TransformerConfig, short: Short | None = None) -> None:
-        """Build it; for `short` see Attention."""
-        super().__init__(TransformerLayer(config, short) for _ in range(config.layers))
+    def __init__(
+        self,
+        config: TransformerConfig,
+        short: Short | None = None,
+        source_width: int | None = None,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        """Build it; for `short` and `source_width` see Attention."""
+        super().__init__(TransformerLayer(config, short, source_width, activation) for _ in range(config.layers))
         self.activation_checkpointing = False
 
     def forward(

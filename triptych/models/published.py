@@ -3,13 +3,17 @@
 Loads torch only where weights are read, as features are described in places that need no torch.
 """
 
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from triptych.config import UserError
 
 
-def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> dict[str, Any]:
+def read_weights(
+    setting: str, weights: str, published: Any, max_bytes: int, inside: Sequence[str] = ()
+) -> dict[str, Any]:
     """Name -> tensor, on the CPU.
 
     Args:
@@ -17,6 +21,7 @@ def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> 
         weights: a name of `published`, downloaded once and checked by its hash, or a .safetensors or .pth file.
         published: torchvision's enum of the network's weights, or None where it has none.
         max_bytes: of a file.
+        inside: entries of a checkpoint that may hold its weights; without any of them, it is the weights itself.
 
     Raises:
         UserError: they cannot be had, or hold anything else than tensors.
@@ -36,7 +41,10 @@ def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> 
 
             state = load_file(weights)
         else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([Namespace]):  # fairseq's arguments: names and values, nothing runs
+                state = torch.load(weights, map_location="cpu", weights_only=True)
+        if isinstance(state, dict):
+            state = next((state[name] for name in inside if name in state), state)
     except UserError:
         raise
     except Exception as error:  # torch's, safetensors' and the download's have no class in common
@@ -46,9 +54,9 @@ def read_weights(setting: str, weights: str, published: Any, max_bytes: int) -> 
         else:
             said = f"{setting}: {weights} holds no weights that can be read without running code from it ({said})"
         raise UserError(said) from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{setting}: {weights} holds something else than names and tensors")
-    return state
+    return dict(state)
 
 
 def _fetch(setting: str, weights: str, url: str, said: str) -> str:
@@ -73,11 +81,35 @@ def fitting(model: Any, state: dict[str, Any], setting: str, weights: str, netwo
         UserError: a name is missing or has another shape.
     """
     wanted = model.state_dict()
-    wrong = [
+    if wrong := _wrong(wanted, state):
+        raise UserError(f"{setting}: {weights} is no {network} as its library names it: {'; '.join(wrong[:3])}")
+    return {name: state[name] for name in wanted}
+
+
+def load_exactly(model: Any, state: Mapping[str, Any], setting: str, weights: str, network: str) -> None:
+    """Give a model weights that are its own, no more and no less.
+
+    Args:
+        model: with the names that its authors gave.
+        state: of `read_weights`, less what the model is known not to take.
+        setting: key in the config, for messages.
+        weights: as configured, for messages.
+        network: its name, for messages.
+
+    Raises:
+        UserError: a name is missing, unknown or has another shape.
+    """
+    wanted = model.state_dict()
+    wrong = _wrong(wanted, state) + [f"{name} has no place" for name in state if name not in wanted]
+    if wrong:
+        count = "" if len(wrong) <= 3 else f", and {len(wrong) - 3} more"
+        raise UserError(f"{setting}: {weights} is no {network}: {'; '.join(wrong[:3])}{count}")
+    model.load_state_dict(state)
+
+
+def _wrong(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name} is not there" if name not in state else f"{name} is {list(state[name].shape)}, not {list(value.shape)}"
         for name, value in wanted.items()
         if name not in state or state[name].shape != value.shape
     ]
-    if wrong:
-        raise UserError(f"{setting}: {weights} is no {network} as its library names it: {'; '.join(wrong[:3])}")
-    return {name: state[name] for name in wanted}
