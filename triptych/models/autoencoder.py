@@ -169,8 +169,8 @@ class AutoencoderEncoder(Encoder):
         )
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in channels[1:-1])
 
-    def encode(self, batch: Batch, *, fuse: bool = True) -> Encoded:
-        """See Encoder.encode; there are no towers, and "fused" is the code of all modalities of the batch."""
+    def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
+        """See Encoder.encode; there are no towers and no layers; "fused" is the code of all that the batch carries."""
         given = self.tracks(batch)
         shown = {name: {name: track} for name, track in given.items()} | ({"fused": given} if fuse else {})
         present = {
