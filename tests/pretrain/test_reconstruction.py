@@ -125,14 +125,15 @@ def test_the_shipped_config_learns_on_any_clips_and_leaves_its_decoder_behind(to
     loader = TrainLoader(
         shard_set, settings.stream, vocabulary=shard_set.vocabulary(), seed=0, rank=0, world=1, prepare=task.prepare
     )
-    optimizer = torch.optim.AdamW(task.parameters(), lr=settings.optimizer.lr)
+    weights = [weight for weight in task.parameters() if weight.requires_grad]
     errors = []
-    for _, (batch,) in zip(range(30), loader.steps(0), strict=False):
+    for _, (batch,) in zip(range(20), loader.steps(0), strict=False):
         total = task(batch).losses["reconstruction"]
-        errors.append(float(total.sum) / total.count)
-        optimizer.zero_grad()
-        (total.sum / total.count).backward()
-        optimizer.step()
+        errors.append(total.sum.item() / total.count)
+        gradients = torch.autograd.grad(total.sum / total.count, weights)
+        with torch.no_grad():  # by hand, for torch's optimizers take 5 s to import
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight -= 0.1 * gradient
     assert sum(errors[-3:]) < 0.5 * sum(errors[:3])
     save_encoder(task.encoder, tmp_path / "encoder")
     again = load(tmp_path / "encoder")
