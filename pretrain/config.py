@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 
 from pretrain.objectives.contrastive import ContrastiveConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
+from pretrain.objectives.reconstruction import ReconstructionConfig
 from pretrain.objectives.weak_labels import WeakLabelsConfig
 from shards.read import StreamConfig
 from triptych.engine_deepspeed import EngineConfig
@@ -19,6 +20,7 @@ class ObjectivesConfig:
     masked_lm: MaskedLMConfig | None = None
     contrastive: ContrastiveConfig | None = None
     weak_labels: WeakLabelsConfig | None = None
+    reconstruction: ReconstructionConfig | None = None
 
     def __post_init__(self) -> None:
         if all(getattr(self, objective.name) is None for objective in fields(self)):
@@ -91,3 +93,8 @@ class PretrainConfig:
             )
         if masked_lm is not None and masked_lm.output == "glove" and self.word_vectors is None:
             raise ValueError("objectives.masked_lm.output: glove starts from word vectors; give word_vectors.file")
+        if self.encoder.autoencoder is not None and self.word_vectors is not None and self.word_vectors.train:
+            raise ValueError(
+                "word_vectors.train: encoder.autoencoder reconstructs the vectors, and trained ones would become "
+                "whatever is easy to reconstruct; leave it false"
+            )

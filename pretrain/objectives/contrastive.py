@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.losses.contrastive import Ranks, all_pairs
-from pretrain.objectives.objective import Comparison, ObjectiveConfig
+from pretrain.objectives.objective import Comparison, ObjectiveConfig, unchanged
 from pretrain.windows import WindowsConfig, crop_batch, draw_windows, inside
 from triptych.batch import Batch
 from triptych.distributed import Distributed
@@ -126,10 +126,6 @@ class DrawWindows:
         return replace(batch, targets={**batch.targets, WINDOWS: windows})
 
 
-def _unchanged(batch: Batch) -> Batch:
-    return batch
-
-
 class Contrastive(Comparison):
     """Projection heads, temperature and the loss of all ordered pairs."""
 
@@ -139,6 +135,11 @@ class Contrastive(Comparison):
     def __init__(self, config: ContrastiveConfig, encoder: Encoder, seed: int) -> None:
         """Build it; raises as `ContrastiveConfig.build` does."""
         super().__init__(config)
+        if not encoder.sequence_widths:
+            raise ValueError(
+                f"objectives.{NAME}: compares towers, which this encoder does not have; use encoder.pairwise or "
+                "encoder.cross_modal, or another objective"
+            )
         if unknown := set(config.modalities) - set(encoder.inputs):
             raise ValueError(
                 f"objectives.{NAME}.modalities: the encoder has no {', '.join(sorted(unknown))}; it has "
@@ -148,7 +149,7 @@ class Contrastive(Comparison):
         if len(self.modalities) < 2:
             raise ValueError(f"objectives.{NAME}: compares modalities, and the encoder has only {self.modalities[0]}")
         windows = config.windows
-        self.prepare = _unchanged if windows is None else DrawWindows(windows, config.views, seed)
+        self.prepare = unchanged if windows is None else DrawWindows(windows, config.views, seed)
         pairs = [f"{m}{TO}{n}" for m, n in permutations(self.modalities, 2)]
         names = pairs if config.head.per == "pair" else self.modalities
         widths = encoder.widths if config.head.segments == 1 else encoder.sequence_widths

@@ -1,6 +1,6 @@
 """The vector of each word in fused sequences, whichever modality's steps they have.
 
-Legend: B clips, T words, S steps of an anchor, K words that are asked for, D width.
+Legend: B clips, T words, K words that are asked for, D width.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from triptych.models.blocks import mean_pool
+from triptych.models.blocks import mean_pool, span_means
 from triptych.models.encoder import Fused
 
 WORDS = "text"
@@ -37,12 +37,4 @@ def word_vectors(fused: Mapping[str, Fused], times_BT2: Tensor, asked_BT: Tensor
 
 def word_means(fused: Fused, times_BT2: Tensor) -> Tensor:
     """[B, T, D] mean of the steps that overlap each word, or of the nearest; zeros in a clip without real steps."""
-    starts_BT1, ends_BT1 = (edge[..., None] for edge in times_BT2.unbind(-1))
-    steps_B1S, stops_B1S = (edge[:, None] for edge in fused.times.unbind(-1))
-    real_B1S = fused.mask[:, None]
-    # seconds between a word and a step, negative where they overlap
-    gaps_BTS = torch.maximum(steps_B1S - ends_BT1, starts_BT1 - stops_B1S).masked_fill(~real_B1S, torch.inf)
-    nearest_BT1 = gaps_BTS.amin(dim=-1, keepdim=True)
-    taken_BTS = ((gaps_BTS < 0) | ((nearest_BT1 >= 0) & (gaps_BTS == nearest_BT1))) & real_B1S
-    weights_BTS = taken_BTS.to(fused.sequence.dtype)
-    return weights_BTS @ fused.sequence / taken_BTS.sum(dim=-1, keepdim=True).clamp(min=1)
+    return span_means(fused.sequence, fused.mask, fused.times, times_BT2)

@@ -112,7 +112,7 @@ class WeakLabels(Objective):
             raise ValueError(f"objectives.{NAME}.pooled: the encoder has no {pooled!r}.{nearest(pooled, widths)}")
         self.pooled = tuple(encoder.inputs) if pooled is None else (pooled,)
         self.table = None if config.file is None else FileLabels.read(Path(config.file), config.labels)
-        seen = encoder.anchors if pooled == "fused" else self.pooled
+        seen = (encoder.anchors or tuple(encoder.inputs)) if pooled == "fused" else self.pooled
         self.prepare = LookUp(tuple(config.labels), self.table, seen)
         width = sum(widths[name] for name in self.pooled)
         self.outputs = nn.ModuleList(nn.Linear(width, len(classes)) for classes in config.labels.values())

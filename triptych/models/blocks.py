@@ -167,6 +167,28 @@ def mean_pool(x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     return (x_BTD * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
+def span_means(x_BSD: Tensor, mask_BS: Tensor, times_BS2: Tensor, spans_BT2: Tensor) -> Tensor:
+    """Mean of the steps that overlap each span of time at all, or, where none does, of the nearest.
+
+    Args:
+        x_BSD: the steps.
+        mask_BS: which are real.
+        times_BS2: start and end of what each was computed from, in seconds.
+        spans_BT2: start and end of each span, in seconds.
+
+    Returns:
+        [B, T, D]: zeros in a clip without real steps.
+    """
+    starts_BT1, ends_BT1 = (edge[..., None] for edge in spans_BT2.unbind(-1))
+    steps_B1S, stops_B1S = (edge[:, None] for edge in times_BS2.unbind(-1))
+    real_B1S = mask_BS[:, None]
+    # seconds between a span and a step, negative where they overlap
+    gaps_BTS = torch.maximum(steps_B1S - ends_BT1, starts_BT1 - stops_B1S).masked_fill(~real_B1S, torch.inf)
+    nearest_BT1 = gaps_BTS.amin(dim=-1, keepdim=True)
+    taken_BTS = ((gaps_BTS < 0) | ((nearest_BT1 >= 0) & (gaps_BTS == nearest_BT1))) & real_B1S
+    return taken_BTS.to(x_BSD.dtype) @ x_BSD / taken_BTS.sum(dim=-1, keepdim=True).clamp(min=1)
+
+
 def segment_pool(x_BTD: Tensor, mask_BT: Tensor, segments: int) -> Tensor:
     """Means over equal parts of each clip side by side, so that the order of what happens is kept; one is mean_pool.
 

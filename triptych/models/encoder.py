@@ -32,7 +32,7 @@ class Encoded:
     """What an encoder says of a batch."""
 
     pooled: Mapping[str, Tensor]
-    """Name -> [B, D]: one entry a tower (its modality's name) and, where the batch has an anchor, "fused".
+    """Name -> [B, D]: one entry a modality (under its name) and, where the batch can be fused, "fused".
     Rows of clips that lack the modality are zeros."""
     present: Mapping[str, Tensor]
     """Name -> [B] bool: which rows of `pooled` are real."""
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
     """Modality -> width of its sequence in `Encoded.towers`."""
     anchors: tuple[str, ...]
     """Modalities whose steps a fused sequence may have; a clip has a fused output where it has one of them. Empty where
-    the system does not fuse."""
+    there is no fused sequence, though there may be a fused pooled vector: of every clip then."""
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 

@@ -23,6 +23,7 @@ from triptych import config as configs
 from triptych.config import UserError
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
+from triptych.models.autoencoder import AutoencoderConfig, AutoencoderEncoder
 from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
 from triptych.models.encoder import Encoder
 from triptych.models.pairwise import PairwiseConfig, PairwiseEncoder
@@ -40,12 +41,13 @@ class SystemConfig:
 
     cross_modal: CrossModalConfig | None = None
     pairwise: PairwiseConfig | None = None
+    autoencoder: AutoencoderConfig | None = None
 
     def __post_init__(self) -> None:
         configs.check_one_of(self, "encoder")
 
 
-_BUILDERS = {"cross_modal": CrossModalEncoder, "pairwise": PairwiseEncoder}
+_BUILDERS = {"cross_modal": CrossModalEncoder, "pairwise": PairwiseEncoder, "autoencoder": AutoencoderEncoder}
 
 
 def build(
