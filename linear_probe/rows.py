@@ -121,7 +121,10 @@ def _numbers(layer: str, name: str, encoder: Encoder, towers: Sequence[str]) -> 
     """Layers counted from the last one back, so that towers of different depth end together."""
     if layer == "stack":
         return ["stack"]
-    depth = min(num_layers(encoder)[output] for output in towers)
+    known = num_layers(encoder)
+    if without := [output for output in towers if output not in known]:
+        raise UserError(f"layers: {layer}: {name} has no layers for {', '.join(without)}; there is pooled")
+    depth = min(known[output] for output in towers)
     if layer == "all":
         return range(-1, -depth - 1, -1)
     if -int(layer) > depth:

@@ -4,12 +4,10 @@ Legend: B clips, T steps, D width, L layers.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,27 +26,13 @@ BAG_OF_WORDS = 1000
 """Most frequent words that the input baseline counts; the rest share one column."""
 
 
-def encoder_identity(folder: Path | str, seed: int | None = None) -> dict[str, Any]:
-    """What an encoder's numbers depend on, of a folder that triptych.models.load has read.
-
-    Args:
-        folder: as given to `load`: its config.json has the architecture and the hashes of weights and vocabulary.
-        seed: of `untrained`, whose fresh weights depend on it and on torch's version instead of on the trained ones.
-    """
-    described = json.loads((Path(folder) / "config.json").read_text())
-    if seed is None:
-        return {"encoder": described}
-    described["sha256"].pop("model.safetensors", None)
-    return {"encoder": described, "untrained": {"seed": seed, "torch": torch.__version__}}
-
-
 class EncoderSource:
     """Blocks of a frozen encoder: one forward pass of a batch for all that see the same modalities.
 
     Args:
         encoder: in evaluation mode, where the batches will be. Its precision and device are no part of the identity,
             and the last bits of the numbers may differ between them.
-        identity: what its weights are, see `encoder_identity`.
+        identity: what its numbers depend on, as shards.encoders.Opened tells it.
     """
 
     def __init__(self, encoder: Encoder, identity: Mapping[str, Any]) -> None:
@@ -56,6 +40,7 @@ class EncoderSource:
         self.encoder = encoder
         self.inputs, self.words = encoder.inputs, encoder.words
         self._identity = identity
+        self._fuses = FUSED in encoder.widths
 
     def identity(self) -> dict[str, Any]:
         """See Source."""
@@ -68,9 +53,10 @@ class EncoderSource:
         if block.layer == "moments":
             raise UserError(f"{block.output}: layer moments is of the inputs; an encoder has pooled, stack or a number")
         shown = tuple(name for name in encoder.inputs if name in block.shown)
-        if not set(shown) & set(encoder.anchors if block.output == FUSED else (block.output,)):
+        # what is fused without an anchor is there wherever anything is
+        if not set(shown) & set((encoder.anchors or encoder.inputs) if block.output == FUSED else (block.output,)):
             shown = ()
-        elif not encoder.anchors:
+        elif not self._fuses:
             shown = (block.output,)
         return replace(block, shown=shown, layer=self._layer(block))
 
@@ -86,7 +72,7 @@ class EncoderSource:
         """See Source."""
         together: dict[tuple[str, ...], list[Block]] = {}
         for block in blocks:  # towers that never fuse do not see each other, and one pass serves all
-            together.setdefault(block.shown if self.encoder.anchors else (), []).append(block)
+            together.setdefault(block.shown if self._fuses else (), []).append(block)
         found = {}
         for same in together.values():
             seen = self._seen(batch, {modality for block in same for modality in block.shown})

@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 import torch
 
 from linear_probe.blocks import Block
-from linear_probe.sources import BAG_OF_WORDS, EncoderSource, InputMeans, encoder_identity
+from linear_probe.sources import BAG_OF_WORDS, EncoderSource, InputMeans
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -208,17 +206,6 @@ def test_the_systems_give_every_block_whatever_else_is_read(kind):
                 assert torch.allclose(given.compute(alone, [block], num_rows)[block], together[block], atol=1e-6)
                 if block.output == "audio":
                     assert together[block][-num_rows[-1] :].eq(0).all()
-
-
-def test_what_is_untrained_is_told_from_what_is_trained_and_from_another_seed(tmp_path: Path):
-    load.save_encoder(tiny_encoder("towers"), tmp_path / "encoder")
-    identities = [encoder_identity(tmp_path / "encoder", seed) for seed in (None, 0, 1)]
-    weights = load.load(tmp_path / "encoder").state_dict()
-    weights[next(iter(weights))] += 1
-    load.save_encoder(tiny_encoder("towers"), tmp_path / "other", weights)
-    identities.append(encoder_identity(tmp_path / "other"))
-    assert [identities.index(one) for one in identities] == [0, 1, 2, 3]
-    assert encoder_identity(tmp_path / "other", 0) == identities[1]  # the same fresh weights
 
 
 def test_the_inputs_are_means_over_real_steps_and_word_counts():

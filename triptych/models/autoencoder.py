@@ -34,7 +34,7 @@ from triptych.batch import Batch, Track
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.blocks import span_means
 from triptych.models.encoder import Encoded, Encoder
-from triptych.models.text_encoder import TextModel
+from triptych.models.saved import NONE_SAVED, SavedModels
 from triptych.models.towers import InputConfig, WordInput, zero_hidden
 
 KERNELS, POOLS, PADDING = (3, 3, 5, 5), (2, 2, 3, 2), 2
@@ -132,7 +132,7 @@ class AutoencoderEncoder(Encoder):
         config: AutoencoderConfig,
         inputs: Mapping[str, FeatureSpec],
         words: tuple[str, ...],
-        text_model: TextModel | None = None,
+        models: SavedModels = NONE_SAVED,
     ) -> None:
         """Build it.
 
@@ -140,7 +140,7 @@ class AutoencoderEncoder(Encoder):
             config: settings.
             inputs: modality -> feature, for at least the config's modalities.
             words: the vocabulary.
-            text_model: of a saved encoder; there is none in this one.
+            models: of a saved encoder; there are none in this one.
 
         Raises:
             ValueError: a modality has no feature, or the matrix would be too narrow.
