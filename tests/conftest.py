@@ -30,8 +30,27 @@ def real_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, aloud, what needs a GPU where there is none."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, Slurm's files are one: they share a cluster. (xdist 3.8 has groups of tests for this, but
+    they are lost with pytest 9.2, where `_nodeid` is gone.)"""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "slurm" if file.startswith("tests/slurm/") else file
+
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, files that take long come first; what needs a GPU is skipped, aloud, where there is none."""
+    if hasattr(config, "workerinput"):
+        first = ("slurm", "dist", "slow")
+        files = {name: {item.path for item in items if item.get_closest_marker(name)} for name in first}
+        items.sort(key=lambda item: [item.path not in files[name] for name in first])
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch  # not at the top: a run that selects other tests need not wait for it

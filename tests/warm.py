@@ -1,7 +1,8 @@
 """A process that has loaded what takes seconds to load, and forks for every program that it is told to run.
 
 `tests/conftest.py` starts it and talks to it in lines of JSON. It imports and nothing else, so a program that starts
-here starts as one of a fresh interpreter does, less the wait: torch with torch.compile, DeepSpeed and Accelerate cost 6 s of a core.
+here starts as one of a fresh interpreter does, less the wait: torch with torch.compile, DeepSpeed and Accelerate cost
+6 s of a core.
 """
 
 import importlib
