@@ -30,6 +30,7 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(optionalhook=True)  # also without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `--dist loadfile`, Slurm's files are one: they share a cluster. (xdist 3.8 has groups of tests for this, but
     they are lost with pytest 9.2, where `_nodeid` is gone.)"""
