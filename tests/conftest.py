@@ -5,11 +5,13 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +35,28 @@ def real_data() -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, aloud, what needs a GPU where there is none."""
+@pytest.hookimpl(optionalhook=True)  # also without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, Slurm's files are one: they share a cluster. (xdist 3.8 has groups of tests for this, but
+    they are lost with pytest 9.2, where `_nodeid` is gone.)"""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "slurm" if file.startswith("tests/slurm/") else file
+
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Side by side, files that take long come first; what needs a GPU is skipped, aloud, where there is none."""
+    if hasattr(config, "workerinput"):
+        first = ("slurm", "dist", "slow")
+        files = {name: {item.path for item in items if item.get_closest_marker(name)} for name in first}
+        items.sort(key=lambda item: [item.path not in files[name] for name in first])
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch  # not at the top: a run that selects other tests need not wait for it
@@ -93,11 +115,103 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@dataclass
+class Program:
+    """A process that `Warm` started, in a session of its own."""
+
+    warm: "Warm"
+    pid: int
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        if self.code is None:
+            self.code = self.warm.ask({"poll": self.pid})
+        return self.code
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code.
+
+        Raises:
+            TimeoutError: it runs on.
+        """
+        end = time.monotonic() + timeout_s
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"process {self.pid} runs on after {timeout_s:.0f} s")
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL for it and what it started, unless it has ended."""
+        for kill in (os.killpg, os.kill):  # it may be so new that it has no session yet
+            with contextlib.suppress(ProcessLookupError):
+                if self.poll() is None:
+                    kill(self.pid, signal.SIGKILL)
+
+
+class Warm:
+    """Starts Python programs in a process that has imported torch and DeepSpeed already (warm.py)."""
+
+    _process: subprocess.Popen[str] | None = None
+
+    def ask(self, what: dict[str, Any]) -> Any:
+        """Tell the process, which is started when it is first needed, and wait for its answer."""
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            command, pipe = [sys.executable, "-P", str(Path(__file__).with_name("warm.py"))], subprocess.PIPE
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+            )
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps(what), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, arguments: Sequence[str], outputs: tuple[Path, Path], **environment: str) -> Program:
+        """Run `python ARGUMENTS`, which are `-m module ...` or `program.py ...`, with this environment beside the
+        present one; what it says on stdout and stderr is added to the two `outputs`, which may be one file."""
+        common = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        paths = [str(path) for path in outputs]
+        job = {"arguments": list(arguments), "environment": common | environment, "folder": str(ROOT), "outputs": paths}
+        return Program(self, self.ask(job))
+
+    def ranks(self, arguments: Sequence[str], logs: Path, world: int, **environment: str) -> list[Program]:
+        """Run it `world` times as torchrun would, one alone without a launcher; they say `logs`/<rank>.out and .err."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        launch |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+        started = []
+        for rank in range(world):
+            mine = {**launch, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+            outputs = (logs / f"{rank}.out", logs / f"{rank}.err")
+            started.append(self.start(arguments, outputs, **mine, **environment))
+        return started
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            assert self._process.stdin
+            self._process.stdin.close()
+            self._process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Programs that start without the seconds of their imports."""
+    process = Warm()
+    yield process
+    process.close()
+
+
 @dataclass(frozen=True)
 class Demo:
     """Small runs of `python -m pretrain demo`, all of the same config unless overridden."""
 
     shards: Path
+    warm: Warm
     steps: int = 24
 
     def arguments(self, runs: Path, *overrides: str) -> list[str]:
@@ -119,19 +233,29 @@ class Demo:
             *overrides,
         ]
 
-    def command(self, runs: Path, *overrides: str, processes: int = 2) -> list[str]:
-        """The whole command; with more than one process, torchrun's."""
-        program = ["-m", "pretrain", *self.arguments(runs, *overrides)]
-        if processes == 1:
-            return [sys.executable, *program]
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        return [*torchrun, f"--nproc-per-node={processes}", *program]
+    def torchrun(self, runs: Path, *overrides: str) -> list[str]:
+        """The whole command of two processes."""
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        return [*launcher, "-m", "pretrain", *self.arguments(runs, *overrides)]
 
     def run(
-        self, runs: Path, *overrides: str, processes: int = 2, timeout_s: float = 280
+        self, runs: Path, *overrides: str, processes: int = 1, timeout_s: float = 280
     ) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
-        command, pipe = self.command(runs, *overrides, processes=processes), subprocess.PIPE
+        """Run it to its end in warm processes, as torchrun would start them; what is said is that of all of them."""
+        arguments = ["-m", "pretrain", *self.arguments(runs, *overrides)]
+        with tempfile.TemporaryDirectory() as logs:
+            started = self.warm.ranks(arguments, Path(logs), processes)
+            try:
+                codes = [program.wait(timeout_s) for program in started]
+            finally:
+                for program in started:
+                    program.kill()
+            said = ["".join(file.read_text() for file in sorted(Path(logs).glob(f"*.{end}"))) for end in ("out", "err")]
+        return subprocess.CompletedProcess(arguments, max(codes, key=abs), *said)
+
+    def launch(self, runs: Path, *overrides: str, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+        """Run two processes of torchrun's to their end."""
+        command, pipe = self.torchrun(runs, *overrides), subprocess.PIPE
         with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as started:
             try:
                 said = started.communicate(timeout=timeout_s)
@@ -141,9 +265,9 @@ class Demo:
         return subprocess.CompletedProcess(command, started.returncode, *said)
 
     def start(self, runs: Path, *overrides: str) -> subprocess.Popen[bytes]:
-        """Start two processes; what they say is added to `runs`/log."""
+        """Start two processes of torchrun's; what they say is added to `runs`/log."""
         with (runs / "log").open("a") as log:
-            return subprocess.Popen(self.command(runs, *overrides), cwd=ROOT, stdout=log, stderr=log)
+            return subprocess.Popen(self.torchrun(runs, *overrides), cwd=ROOT, stdout=log, stderr=log)
 
     def kill(self, torchrun: subprocess.Popen[Any]) -> None:
         """SIGKILL for torchrun and its ranks, which are no process group: each rank has a session of its own."""
@@ -175,13 +299,13 @@ def _processes() -> dict[int, tuple[int, str]]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Demo:
     """Runs on a small generated shard set."""
     folder = tmp_path_factory.mktemp("clips")
     arguments = [f"corpus.synthetic.root={folder}/raw", "corpus.synthetic.num_clips=40", f"out={folder}/shards"]
     command = [sys.executable, "-m", "shards", "write", "synthetic", *arguments, "corpus.synthetic.num_speakers=10"]
     subprocess.run(command, cwd=ROOT, check=True, timeout=250, capture_output=True)
-    return Demo(folder / "shards")
+    return Demo(folder / "shards", warm)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -67,11 +67,8 @@ def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str
         UserError: unknown key (with the nearest name), duplicate key, wrong type, value out of range, or interpolation.
     """
     try:
-        merged = OmegaConf.structured(schema)
-        for layer in _layers(source):
-            merged = OmegaConf.merge(merged, OmegaConf.create(layer))
-        for override in overrides:
-            merged = OmegaConf.merge(merged, _override(override))
+        layers = [*map(OmegaConf.create, _layers(source)), *map(_override, overrides)]
+        merged = OmegaConf.merge(OmegaConf.structured(schema), *layers)  # at once: each call copies the whole schema
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError(f"{_name(source)}: required and not given: {', '.join(missing)}")

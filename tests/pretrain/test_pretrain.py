@@ -14,7 +14,7 @@ def whole(demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCH_EXTENSIONS_DIR", str(folder / "compiled"))
-        done = demo.run(folder)
+        done = demo.launch(folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -46,7 +46,7 @@ def test_after_sigkill_the_same_command_gives_the_same_curve_to_the_last_bit(dem
         time.sleep(0.02)
     demo.kill(torchrun)
     assert 6 <= len(demo.logged(tmp_path)) < demo.steps, (tmp_path / "log").read_text()
-    done = demo.run(tmp_path)
+    done = demo.launch(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "continuing after step" in done.stderr, done.stderr
     assert demo.logged(tmp_path) == demo.logged(whole)
@@ -79,13 +79,11 @@ def test_mistakes_end_in_one_message(demo, whole: Path, tmp_path: Path) -> None:
         "stream.text=false": "stream.text: false, but objectives.masked_lm asks for words",
     }
     for override, message in cases.items():
-        processes = 2 if "ranks" in message else 1
-        done = demo.run(tmp_path, override, processes=processes)
+        done = demo.run(tmp_path, override, processes=2 if "ranks" in message else 1)
         assert done.returncode != 0, override
         assert message in done.stderr, (override, done.stderr)
         assert not (tmp_path / "run").exists(), override
-        if processes == 1:  # torchrun adds its own account of which process failed
-            assert "Traceback" not in done.stderr, done.stderr
-    done = demo.run(whole, "optimizer.lr=0.5", processes=1)
+        assert "Traceback" not in done.stderr, done.stderr
+    done = demo.run(whole, "optimizer.lr=0.5")
     assert done.returncode == 2
     assert "started with another config (optimizer.lr: 0.001 -> 0.5)" in done.stderr

@@ -116,7 +116,7 @@ def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, 
     weak = ["objectives.weak_labels.labels.half=[a,b]", f"objectives.weak_labels.file={labels}"]
     settings = ["trainer.max_steps=2", "trainer.evaluate_every=2", "trainer.checkpoint_every=1", "trainer.log_every=1"]
 
-    first = demo.run(tmp_path / "first", *settings, *weak, "stream.word_errors.rate=0.3", processes=1)
+    first = demo.run(tmp_path / "first", *settings, *weak, "stream.word_errors.rate=0.3")
     assert first.returncode == 0, first.stderr
     assert f"weak_labels: half: {len(keys)} of " in first.stderr
     logged = demo.logged(tmp_path / "first")
@@ -129,7 +129,7 @@ def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, 
 
     old = tmp_path / "first" / "run" / "encoder"
     second = [*settings, f"start_from={old}", f"stream.vocabulary={words}", "optimizer.lr=1e-9"]
-    done = demo.run(tmp_path, *second, processes=1)
+    done = demo.run(tmp_path, *second)
     assert done.returncode == 0, done.stderr
     assert f"start_from: {old}: knows 20 of the run's 21 words; 1 start fresh" in done.stderr
     before, after = load(old), load(tmp_path / "run" / "encoder")
@@ -145,7 +145,7 @@ def test_a_run_on_other_words_starts_there_and_goes_on_without_the_folder(demo, 
     shutil.rmtree(tmp_path / "first")
     shutil.rmtree(tmp_path / "run" / "encoder")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
-    resumed = demo.run(tmp_path, *second, processes=1)
+    resumed = demo.run(tmp_path, *second)
     assert resumed.returncode == 0, resumed.stderr
     assert "continuing after step 1 of 2" in resumed.stderr
     assert (tmp_path / "run" / "encoder").is_dir()

@@ -47,11 +47,11 @@ def test_a_run_exports_these_words_and_is_not_resumed_with_others(demo, tmp_path
     file.write_text("the 9\nhappy 3\nabsent 1\n")
     settings = [f"stream.vocabulary={file}", "trainer.max_steps=2", "trainer.evaluate_every=2"]
 
-    done = demo.run(tmp_path, *settings, processes=1)
+    done = demo.run(tmp_path, *settings)
     assert done.returncode == 0, done.stderr
     assert load(tmp_path / "run" / "encoder").words == ("the", "happy", "absent")
 
     file.write_text("happy 9\nthe 3\nabsent 1\n")
-    again = demo.run(tmp_path, *settings, processes=1)
+    again = demo.run(tmp_path, *settings)
     assert again.returncode != 0
     assert "the run began with other words" in again.stderr

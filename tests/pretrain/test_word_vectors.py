@@ -95,7 +95,7 @@ def test_a_run_goes_on_to_the_last_bit_without_its_file_and_leaves_frozen_vector
     file = write(tmp_path, words=("so", "and", "we"))
     settings = [f"word_vectors.file={file}", "objectives.masked_lm.output=tied", "objectives.masked_lm.nce.samples=8"]
     settings += ["trainer.max_steps=4", "trainer.checkpoint_every=2", "trainer.keep_checkpoints=2"]
-    done = demo.run(tmp_path, *settings, processes=1)
+    done = demo.run(tmp_path, *settings)
     assert done.returncode == 0, done.stderr
     assert "words have no vector" in done.stderr
     whole = demo.logged(tmp_path)
@@ -107,6 +107,6 @@ def test_a_run_goes_on_to_the_last_bit_without_its_file_and_leaves_frozen_vector
     file.unlink()
     shutil.rmtree(tmp_path / "run" / "encoder")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
-    again = demo.run(tmp_path, *settings, processes=1)
+    again = demo.run(tmp_path, *settings)
     assert again.returncode == 0, again.stderr
     assert demo.logged(tmp_path) == whole

@@ -8,6 +8,7 @@ import wave
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from shards.record import SPLITS, ClipRecord, Manifest, Member, ShardIndex, Shar
 from shards.words import Vocabulary
 
 MakeClip = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_with_torch() -> None:
+    """The server that forks the pools' children has loaded torch: some hundred children need it for a sound feature,
+    2 s of a core for each that loads it itself, as those of a command do."""
+    forkserver.set_forkserver_preload(["shards.compute", "torchaudio.compliance.kaldi"])
+    forkserver.ensure_running()
 
 
 def _encode_video(container: Any, stream: Any, seconds: float, size: int) -> None:

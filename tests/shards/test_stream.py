@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from shards.features.config import FeaturesConfig
 from shards.index import ShardSet
 from shards.read import StreamConfig, TrainLoader
 
+WORLDS, WORKERS, POOLS = (1, 2, 3, 4, 8), (0, 1, 2, 3), (0, 3)
 STEPS = 12
 SIZE = 8
 """Of a global batch; 96 clips are four epochs of 23 and a rest."""
@@ -49,19 +50,42 @@ def order_hash(folder: Path, worlds: Sequence[int], workers: int, length_pool: i
     return digest.hexdigest()
 
 
+def hashes(
+    folder: Path, combinations: Iterable[tuple[int, int, bool]], length_pool: int, record: Callable[[str, str], None]
+) -> set[str]:
+    """Of the stream for each (world, workers, resumed), and for one whose number of ranks changes on the way. Ranks are
+    run one after the other: nothing in the loader knows of the others."""
+    found = {
+        (world, workers, resumed): order_hash(folder, (world, world) if resumed else (world,), workers, length_pool)
+        for world, workers, resumed in combinations
+    }
+    found[2, 2, "4, then 1"] = order_hash(folder, (2, 4, 1), 2, length_pool)
+    different = set(found.values())
+    record("measured", f"order hashes of {len(found)} combinations, pool {length_pool}: {different}")
+    return different
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("length_pool", [0, 3])
+def test_any_ranks_workers_and_resuming_read_one_stream(
+    tiny_shards: Callable[..., Path], record_property: Callable[[str, str], None]
+) -> None:
+    """Every pair of a number of ranks and one of workers, half of them with each pool and half of those resumed: a
+    Latin square, in which each pool meets every number of ranks resumed and not, and every number of workers too."""
+    folder = tiny_shards()
+    square = {
+        (world, workers): (row + column) % 4
+        for (row, world), (column, workers) in itertools.product(enumerate(WORLDS), enumerate(WORKERS))
+    }
+    for parity, length_pool in enumerate(POOLS):
+        chosen = [(*pair, place < 2) for pair, place in square.items() if place % 2 == parity]
+        assert len(chosen) == 10
+        assert len(hashes(folder, chosen, length_pool, record_property)) == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("length_pool", POOLS)
 def test_forty_combinations_of_ranks_workers_and_resuming_read_one_stream(
     tiny_shards: Callable[..., Path], length_pool: int, record_property: Callable[[str, str], None]
 ) -> None:
-    """Ranks are run one after the other: nothing in the loader knows of the others."""
-    folder = tiny_shards()
-    hashes = {
-        (world, workers, resumed): order_hash(folder, (world, world) if resumed else (world,), workers, length_pool)
-        for world, workers, resumed in itertools.product((1, 2, 3, 4, 8), (0, 1, 2, 3), (False, True))
-    }
-    hashes[2, 2, "4, then 1"] = order_hash(folder, (2, 4, 1), 2, length_pool)
-    found = set(hashes.values())
-    record_property("measured", f"order hashes of {len(hashes)} combinations, pool {length_pool}: {found}")
-    assert len(hashes) == 41
-    assert len(found) == 1
+    combinations = itertools.product(WORLDS, WORKERS, (False, True))
+    assert len(hashes(tiny_shards(), combinations, length_pool, record_property)) == 1

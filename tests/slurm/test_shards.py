@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "slurm" / "shards.sbatch"

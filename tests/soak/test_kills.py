@@ -19,7 +19,7 @@ MOMENTS = ("training", "launched", "training", "opened")
 def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed.mkdir()
-    done = demo.run(whole, *CURVE, timeout_s=600)
+    done = demo.launch(whole, *CURVE, timeout_s=600)
     assert done.returncode == 0, done.stderr
     started, stops = time.monotonic(), []
     for number in range(wanted := trials(20)):
@@ -27,7 +27,7 @@ def test_twenty_kills_leave_no_seam(demo, trials, random, record_property, tmp_p
         if stops[-1] == "done":
             break
     assert len(stops) > wanted / 2, "the run was done before it was stopped often enough: raise STEPS"
-    done = demo.run(killed, *CURVE, timeout_s=600)
+    done = demo.launch(killed, *CURVE, timeout_s=600)
     assert done.returncode == 0, (killed / "log").read_text()[-4000:] + done.stderr
     assert demo.logged(killed) == demo.logged(whole)
     encoders = [folder / "run" / "encoder" / "model.safetensors" for folder in (whole, killed)]

@@ -2,10 +2,6 @@
 
 import importlib.util
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -42,34 +38,19 @@ def alone():
 class Ranks:
     """Processes of one run, started as torchrun would."""
 
-    def __init__(self, program, arguments, world, env):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        root = Path(__file__).parents[2]
-        common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        common |= {"PYTHONPATH": str(root), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), **env}
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, str(program), *map(str, arguments)],
-                env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-            for rank in range(world)
-        ]
+    def __init__(self, warm, arguments, world, logs, env):
+        self.logs = logs
+        self.processes = warm.ranks([str(argument) for argument in arguments], logs, world, **env)
 
     def wait(self, timeout_s=200):
-        """Exit codes and outputs, by rank."""
-        outputs = [process.communicate(timeout=timeout_s)[0] for process in self.processes]
-        return [process.returncode for process in self.processes], outputs
+        """Exit codes and what they said, by rank."""
+        codes = [process.wait(timeout_s) for process in self.processes]
+        said = [[self.logs / f"{rank}.{end}" for end in ("out", "err")] for rank in range(len(codes))]
+        return codes, ["".join(file.read_text() for file in files) for files in said]
 
     def kill(self):
         for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
 
     def wait_for(self, condition, timeout_s=100):
         """Until the condition holds; fails with the outputs where the processes end before."""
@@ -82,11 +63,11 @@ class Ranks:
 
 
 @pytest.fixture
-def launch():
+def launch(warm, tmp_path_factory):
     started = []
 
     def start(*arguments, world=2, program=PROGRAM, **env):
-        started.append(Ranks(program, arguments, world, env))
+        started.append(Ranks(warm, [program, *arguments], world, tmp_path_factory.mktemp("ranks"), env))
         return started[-1]
 
     yield start

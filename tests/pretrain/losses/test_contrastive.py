@@ -1,8 +1,4 @@
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -237,13 +233,11 @@ def test_a_training_step_makes_nothing_larger_than_an_embedding(naive, monkeypat
 @pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
-def test_shares_of_ranks_add_up_to_what_one_process_computes(tmp_path, ranks, world):
-    root = Path(__file__).parents[3]
-    env = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    commands = [[sys.executable, ranks.__file__, str(rank), str(world), str(tmp_path)] for rank in range(world)]
-    started = [subprocess.Popen(command, env=env, cwd=root) for command in commands]
+def test_shares_of_ranks_add_up_to_what_one_process_computes(tmp_path, ranks, warm, world):
+    outputs = tmp_path / "out", tmp_path / "err"
+    started = [warm.start([ranks.__file__, str(rank), str(world), str(tmp_path)], outputs) for rank in range(world)]
     try:
-        assert [process.wait(timeout=100) for process in started] == [0] * world
+        assert [process.wait(timeout_s=100) for process in started] == [0] * world, outputs[1].read_text()
     finally:
         for process in started:
             process.kill()

@@ -314,21 +314,21 @@ def test_a_run_over_it_is_resumed_to_the_last_bit_and_only_with_the_same_tokeniz
     part = "encoder.cross_modal.input.text_encoder"
     settings = [f"{part}.model={folder}", f"{part}.train=true", "trainer.max_steps=8"]
     settings += ["objectives.masked_lm.evaluate=drawn"]
-    done = demo.run(tmp_path, *settings, processes=1)
+    done = demo.run(tmp_path, *settings)
     assert done.returncode == 0, done.stderr
     whole, run = demo.logged(tmp_path), tmp_path / "run"
 
     shutil.rmtree(run / "checkpoints" / "step-00000008")
     shutil.rmtree(run / "encoder")
     (folder / "model.safetensors").unlink()  # what it gave is in the checkpoint
-    done = demo.run(tmp_path, *settings, processes=1)
+    done = demo.run(tmp_path, *settings)
     assert done.returncode == 0, done.stderr
     assert "continuing after step 6" in done.stderr
     assert demo.logged(tmp_path) == whole
 
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace('"##e"', '"##é"'))
-    done = demo.run(tmp_path, *settings, processes=1)
+    done = demo.run(tmp_path, *settings)
     assert done.returncode == 2
     assert "the run began with another model or tokenizer in text_encoder.model" in done.stderr
 
