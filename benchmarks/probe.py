@@ -44,7 +44,7 @@ TIGHT = 1e-8
 
 def config(given: dict[str, str], heads: HeadsConfig, layers: list[str]) -> ProbeConfig:
     """A probe without baselines and cache."""
-    bare = BaselinesConfig(untrained=[], input_means=False, random_labels=[])
+    bare = BaselinesConfig(untrained=[], input_means=False, random_labels=0)
     return ProbeConfig(
         encoder=given["encoder"],
         shards=given["shards"],

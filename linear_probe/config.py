@@ -35,9 +35,10 @@ class BaselinesConfig:
     """Time means of the sound and picture features and word counts, without any encoder."""
     handcrafted: bool = False
     """Mean and standard deviation over time of every band of the sound (and value of the picture), and word counts."""
-    random_labels: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Seeds of shuffled labels to learn from and to choose by, for the first encoder once more: at chance, or something
-    is wrong with the evaluation. None listed leaves the row out."""
+    random_labels: int = 20
+    """How often the labels to learn from and to choose by are shuffled, for the first encoder once more: at chance in
+    the mean, or something is wrong with the evaluation. Single shuffles scatter widely, since clips of a class look
+    alike. 0 leaves the row out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class ProbeConfig:
                 raise ValueError(f"{name}: 1 or more is wanted, given: {getattr(self, name)}")
         if self.workers < 0:
             raise ValueError(f"workers: 0 or more is wanted, given: {self.workers}")
+        if self.baselines.random_labels < 0:
+            raise ValueError(f"baselines.random_labels: 0 or more is wanted, given: {self.baselines.random_labels}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: one or more different ones are wanted, given: {self.seeds}")
         for layer in self.layers:

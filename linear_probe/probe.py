@@ -48,8 +48,8 @@ def _say_all(plan: Plan, study: Study) -> Found:
     config, first = plan.config, plan.encoder_rows[0]
     learnt = {row.title: study.learn(row) for row in plan.rows}
     rows = [_said(study, one) for one in learnt.values()]
-    if seeds := config.baselines.random_labels:
-        control = study.learn_shuffled(first, seeds)
+    if shuffles := config.baselines.random_labels:
+        control = study.learn_shuffled(first, range(shuffles))
         rows.append(replace(_said(study, control), name=f"{first.system}, random labels"))
     missing = [
         replace(

@@ -104,12 +104,11 @@ def test_constants_come_from_the_training_clips(study_of):
 
 def test_shuffled_labels_leave_nothing_to_learn(study_of):
     study = study_of(noise=0.1)
-    control = study.learn_shuffled(ROW, seeds=range(8))
-    outputs = study.outputs(control)
-    assert len(outputs) == 8
+    outputs = study.outputs(study.learn_shuffled(ROW, seeds=range(40)))
+    assert len(outputs) == 40
     truth = open_labels(study).split.truth
     hits = (outputs.argmax(dim=-1).numpy() == truth).mean()
-    assert 0.0 <= hits < 0.35  # 1 in 8 is chance; true labels give 1
+    assert hits == pytest.approx(1 / 8, abs=0.06)
     assert (study.outputs(study.learn(ROW)).argmax(dim=-1).numpy() == truth).all()
 
 
