@@ -95,9 +95,8 @@ def _heads(plan: Plan, found: Found) -> dict[str, str]:
         facts["handcrafted"] = "means and standard deviations over time of the same, and word counts"
     if plan.config.baselines.random_labels:
         facts["random labels"] = (
-            "labels to learn from and to choose by shuffled among the clips, "
-            f"{plan.config.baselines.random_labels} times: chance is wanted in the mean; ± is over the shuffles, which the "
-            "interval does not know of"
+            f"labels to learn from and to choose by shuffled, {plan.config.baselines.random_labels} times: chance is "
+            "wanted in the mean; ± is over the shuffles, which the interval does not know of"
         )
     return facts
 
