@@ -117,7 +117,11 @@ def describe(study: Study, learnt: Learnt) -> str:
     share = f" in {count} of {len(chosen)}" if len(names) > 1 else ""
     score = number(learnt.valid_score, by_name(study.protocol.kind)[study.protocol.select].percent)
     stopped = "" if all(one.trial.converged for one in chosen) else "; stopped before convergence"
-    return f"{name}{share} ({study.protocol.select} {score}){stopped}"
+    weights = [weight for one in chosen if (weight := one.layer_weights()) is not None]
+    layers = (
+        "; layers from the input on weigh " + " ".join(f"{w:.2f}" for w in np.mean(weights, axis=0)) if weights else ""
+    )
+    return f"{name}{share} ({study.protocol.select} {score}){stopped}{layers}"
 
 
 def _labelled(study: Study, keys: Sequence[str]) -> tuple[NDArray[np.bool_], Units]:

@@ -62,6 +62,16 @@ class Chosen:
         """Mean over seeds."""
         return float(np.mean(self.trial.valid_scores))
 
+    def layer_weights(self) -> NDArray[np.float64] | None:
+        """[L] of a stack, mean over seeds; else None."""
+        found = [self.fitted.layer_weights(problem) for problem in self.problems]
+        if found[0] is None:
+            return None
+        weights: NDArray[np.float64] = np.mean(
+            [one[self.setting].double().numpy() for one in found if one is not None], axis=0
+        )
+        return weights
+
     def outputs(self, run: int, x: Tensor) -> Tensor:
         """[R, C] of the head of a seed; a head without chance in it is the same for each."""
         return self.fitted.outputs(self.problems[run % len(self.problems)], x)[self.setting]

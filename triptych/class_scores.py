@@ -37,6 +37,19 @@ def unweighted_accuracy(truth: ArrayLike, prediction: ArrayLike) -> float:
     return float(np.mean(correct[there] / support[there]))
 
 
+def recall(truth: ArrayLike, prediction: ArrayLike, index: int) -> float:
+    """Share of the clips of one class that are found.
+
+    Raises:
+        ValueError: as `accuracy`, or the class does not occur, so that the score is undefined.
+    """
+    truth_n, prediction_n = _checked(truth, prediction)
+    own = truth_n == index
+    if not own.any():
+        raise ValueError(f"the recall of class {index} is undefined: no clip has it")
+    return float(np.mean(prediction_n[own] == index))
+
+
 def weighted_accuracy(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Tong et al.'s score of one binary label: (tp * n / p + tn) / 2n, "WA" of MOSEI emotion tables.
 

@@ -164,13 +164,16 @@ def by_name(kind: str) -> dict[str, Column]:
 
 
 def columns_of(protocol: Protocol, name: str) -> tuple[Column, ...]:
-    """One of a protocol's scores: for each of its targets, where there are several, and last the whole (their mean).
+    """One of a protocol's scores: for each of its targets, where there are several, and last the whole (their mean). Of
+    one choice, UA is the mean of the recalls of the classes that occur.
 
     Args:
         protocol: of any kind.
         name: one of its metrics, or another score of its kind.
     """
     column = by_name(protocol.kind)[name]
+    if protocol.kind == "classes" and name == "UA":
+        return (*(Column(one, _recall_of(index), "") for index, one in enumerate(protocol.classes)), column)
     if protocol.kind in ("classes", "sentiment"):
         return (column,)
     return per_target(column, tuple(target.label for target in protocol.targets))
@@ -202,7 +205,8 @@ def scores_of(protocol: Protocol, truth: Units, predictions: Units) -> dict[str,
     for name in protocol.metrics:
         *targets, whole = columns_of(protocol, name)
         found[name] = whole.score(truth, predictions)
-        found |= {f"{column.name} {name}": column.score(truth, predictions) for column in targets}
+        if protocol.kind != "classes":  # a class may be absent, which UA does not mind
+            found |= {f"{column.name} {name}": column.score(truth, predictions) for column in targets}
     return found
 
 
@@ -306,3 +310,7 @@ def per_target(column: Column, names: tuple[str, ...]) -> tuple[Column, ...]:
 
 def _picked(values: Units, index: int) -> Any:
     return [recording[:, index] for recording in values] if values.dtype == object else values[:, index]
+
+
+def _recall_of(index: int) -> Score:
+    return lambda truth, prediction: scores.recall(truth, prediction, index)

@@ -197,15 +197,22 @@ def _system_block(system: System, evaluation: Evaluation) -> dict[str, Any]:
     block: dict[str, Any] = {"system": system.name, "inputs": system.inputs, "note": system.note, "metrics": {}}
     for name in evaluation.protocol.metrics:
         columns = conventions.columns_of(evaluation.protocol, name)
-        block["metrics"][name] = _metric(columns, evaluation.splits["test"], system.predictions, evaluation)
+        block["metrics"][name] = _metric(columns, system.predictions, evaluation)
     return block
 
 
-def _metric(columns: Sequence[Column], test: Split, runs: Units, evaluation: Evaluation) -> Entry:
+def _metric(columns: Sequence[Column], runs: Units, evaluation: Evaluation) -> Entry:
     """A score's entry, with those of its targets in it."""
     *targets, whole = columns
-    draws = [_draws(column.score, test.truth, runs, evaluation.num_resamples) for column in targets or columns]
-    entry = _entry(whole.score, test, runs, np.mean(draws, axis=0))
+    test = evaluation.splits["test"]
+    draws = np.array(
+        [_draws(column.score, test.truth, runs, evaluation.num_resamples) for column in targets or columns]
+    )
+    if evaluation.protocol.kind == "classes":  # UA is over the classes that a resample has
+        draws_of_whole = np.nansum(draws, axis=0) / np.maximum((~np.isnan(draws)).sum(axis=0), 1)
+    else:
+        draws_of_whole = draws.mean(axis=0)
+    entry = _entry(whole.score, test, runs, draws_of_whole)
     if targets:
         entry["targets"] = {
             column.name: _entry(column.score, test, runs, own) for column, own in zip(targets, draws, strict=True)

@@ -59,9 +59,9 @@ def draw(numbers: Mapping[str, Any], given: Predictions, titles: Sequence[str], 
     else:
         series(given, titles[0], folder / "series.png")
         pictures["series.png"] = "truth and prediction over time"
-    if given.kind in ("emotions", "series") and len(given.names) > 1:
-        by_target(numbers, titles, folder / "by_target.png")
-        pictures["by_target.png"] = "scores one by one"
+    if (metric := _with_targets(numbers)) is not None:
+        by_target(numbers, metric, titles, folder / "by_target.png")
+        pictures["by_target.png"] = f"{metric}, one by one"
     return pictures
 
 
@@ -107,16 +107,23 @@ def bars(numbers: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def by_target(numbers: Mapping[str, Any], titles: Sequence[str], path: Path) -> None:
-    """The selecting metric of each target and their mean, with intervals; a colour a system: the constants, then the
-    given ones, then others of the table, as many as there are colours.
+def _with_targets(numbers: Mapping[str, Any]) -> str | None:
+    """The metric that is told one by one: the selecting one, if it is."""
+    block, (first, *_) = numbers["protocol"], numbers["systems"]
+    names = [block["select"], *block["metrics"]]
+    return next((name for name in names if "targets" in first["metrics"].get(name, {})), None)
+
+
+def by_target(numbers: Mapping[str, Any], metric: str, titles: Sequence[str], path: Path) -> None:
+    """A metric of each target (of classes: the recall of each) and their mean, with intervals; a colour a system: the
+    constants, then the given ones, then others of the table, as many as there are colours.
 
     Args:
-        numbers: `triptych.evaluation.results` of several targets.
+        numbers: `triptych.evaluation.results`.
+        metric: one that has targets.
         titles: of the systems that must be there.
         path: of the PNG.
     """
-    metric = numbers["protocol"]["select"]
     percent = metric in numbers["protocol"]["percent"]
     rows = {f"{row['system']} ({row['inputs']})": row for row in numbers["systems"]}
     constants = [title for title, row in rows.items() if row["inputs"] == "-"]

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from linear_probe.config import BaselinesConfig, ProbeConfig, ScoredConfig
@@ -36,6 +37,9 @@ def test_two_tones_are_told_apart_by_every_system_but_the_majority(tones: Path, 
     by_name = {row["system"]: row for row in numbers["systems"]}
     assert len(by_name["untrained"]["metrics"]["UA"]["runs"]) == 2
     assert len(by_name["pretrained, random labels"]["metrics"]["UA"]["runs"]) == 20
+    recalls = by_name["pretrained"]["metrics"]["UA"]["targets"]
+    assert np.mean([recalls[name]["value"] for name in ("happy", "sad")]) == pytest.approx(ua["pretrained"])
+    assert (tmp_path / "figures" / "by_target.png").is_file()
     assert json.loads((tmp_path / "results.json").read_text()) == numbers
     assert numbers["protocol"]["split_rule"]["by"] == "speaker"
     assert (tmp_path / "figures" / "embedding.png").is_file()

@@ -87,6 +87,9 @@ def test_a_stack_is_left_to_heads_that_weigh_it():
     chosen, trials = choose(both, MOODS, [(view("stack"), stack)], Y, lessons, [0])
     assert {trial.head for trial in trials} == {"linear"}
     assert chosen[0].valid_score > 0.8
+    weights = chosen[0].layer_weights()
+    assert weights.sum() == pytest.approx(1)
+    assert weights[1] > weights[0]  # the layer that tells
     with pytest.raises(UserError, match=r"heads\.linear="):
         choose(HeadsConfig(logistic=Logistic()), MOODS, [(view("stack"), stack)], Y, lessons, [0])
 

@@ -8,14 +8,18 @@ import torch
 
 from linear_probe.blocks import Block
 from linear_probe.config import ProbeConfig
-from linear_probe.held_out import Said, open_labels, splits
+from linear_probe.heads.config import HeadsConfig, Ridge
+from linear_probe.held_out import Said, open_labels
+from linear_probe.held_out import splits as splits_of
 from linear_probe.rows import Row, View, features, subsets
 from linear_probe.study import Study
 from linear_probe.table import Table
 from shards.divisions import divisions
 from shards.truth import Truth
+from triptych import evaluation
 from triptych.config import UserError
 from triptych.protocols import registry
+from triptych.protocols.mosei import EMOTIONS as MOSEI
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 BLOCKS = {name: Block(output=name, shown=("audio", "video")) for name in ("audio", "video")}
@@ -91,7 +95,7 @@ def test_folds_hold_every_clip_out_once_and_labels_that_tell_all_are_found(study
     system = held_out.system(said)
     assert (system.predictions[0] == held_out.split.truth).all()
     assert system.probabilities.shape == (1, 48, 8)
-    assert list(splits(study, held_out)) == ["test"]
+    assert list(splits_of(study, held_out)) == ["test"]
 
 
 def test_constants_come_from_the_training_clips(study_of):
@@ -138,6 +142,62 @@ def test_trained_heads_are_as_many_runs_as_seeds_and_others_repeat(study_of):
     runs = study.outputs(study.learn(ROW))
     assert len(runs) == 3
     assert torch.equal(runs[0], runs[1])
+
+
+def numbers_of(kind: str, place: int):
+    """A clip's labels: what its place in the list says."""
+    if kind == "mosei_emotion":
+        return {name: float(place % (2 + index) == 0) for index, name in enumerate(MOSEI)}
+    if kind == "mosi":
+        return {"sentiment": (place % 7) - 3.0}
+    steps = np.sin(np.arange(20) / 3 + place)
+    return {
+        name: {"rate_hz": 10.0, "values": (sign * steps).round(3).tolist()}
+        for name, sign in (("arousal", 1), ("valence", -1), ("liking", 0.5))
+    }
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metric", "perfect"), [("mosei_emotion", "w-ACC", 1.0), ("mosi", "mae", 0.0), ("avec2017", "CCC", 1.0)]
+)
+def test_every_kind_goes_the_whole_way_and_what_is_told_is_found(record, written, protocol, metric, perfect, tmp_path):
+    """The features are the labels, and a seventh of the clips has none."""
+    splits = ["train"] * 28 + ["valid"] * 14 + ["test"] * 14
+    records = [
+        record(f"clip-{place:02d}", f"speaker {split}", split, numbers_of(protocol, place) if place % 7 != 6 else {})
+        for place, split in enumerate(splits)
+    ]
+    told, shard_set = registry.find(protocol), written(records, {"by": "speaker"})
+    rows = 20 if told.kind == "series" else 1
+    block = Block(output="audio", shown=("audio",), rate_hz=10.0 if rows > 1 else None)
+    x = np.zeros((len(records) * rows, len(told.targets)), dtype=np.float32)
+    for place in range(len(records)):
+        for column, label in enumerate(numbers_of(protocol, place).values()):
+            x[place * rows : (place + 1) * rows, column] = label["values"] if rows > 1 else label
+    offsets = np.arange(0, len(x) + 1, rows)
+    table = Table(keys=tuple(one.key for one in records), offsets=offsets, blocks={block: x}, present={})
+    config = ProbeConfig(heads=HeadsConfig(ridge=Ridge(alpha=[1e-3])))
+    study = Study(config, told, divisions(shard_set, told, ""), Truth(shard_set, told), {"a": table})
+    row = Row(system="told", inputs="audio", sources=("a",), views=(View(name="pooled", blocks=(block,)),))
+    learnt = study.learn(row)
+    outputs = study.outputs(learnt)
+    held_out = open_labels(study)
+    assert (len(held_out.split.keys), held_out.split.left_out) == (12, 2)
+    system = held_out.system(Said(name="told", inputs="audio", learnt=learnt, outputs=outputs))
+    report = evaluation.Evaluation(
+        title="told",
+        protocol=told,
+        splits=splits_of(study, held_out),
+        split_rule={},
+        systems=[*held_out.trivial(), system],
+        drawn=system.title,
+        num_resamples=20,
+    )
+    entries = {one["system"]: one["metrics"][metric] for one in evaluation.write(report, tmp_path)["systems"]}
+    assert entries["told"]["value"] == pytest.approx(perfect, abs=0.02)
+    constant = next(entry for name, entry in entries.items() if name != "told")
+    assert abs(constant["value"] - perfect) > 0.4
+    assert (tmp_path / "predictions.csv").is_file()
 
 
 def test_no_labels_is_a_mistake_that_is_told(study_of):
