@@ -5,16 +5,16 @@ python -m shards attention SHARDS encoder=ENCODER keys=[KEY,KEY] out=FOLDER [sta
 ENCODER is the encoder/ of a run, a checkpoint or a release, or a config in configs/encoder/. Keys are those of
 `python -m shards show`. In the folder there are then, of each clip (a / in its key becomes a +):
 
-KEY.png         frames, sound and words over one axis in seconds; under them, of each cross-modal stack, the weights of
-                the words (rows) over sound and picture, or of sound and picture over the words, mean over the heads. A box
-                is a word's own time: "at the same time 61 %, even 11 %" says how much of the attention lies in the
-                boxes, and how much would if all steps had the same weight.
+KEY.png         frames, sound and words over one axis in seconds; under them, of each cross-modal stack, the weights
+                of the words (rows) over sound and picture, or of sound and picture over the words, mean over the heads.
+                A box is a word's own time: "at the same time 61 %, even 11 %" says how much of the attention lies in
+                the boxes, and how much would if all steps had the same weight.
 KEY.heads.png   the same, head by head.
 
 attention.json  the weights [heads, queries, keys] behind the pictures, rounded, with the times of all steps.
 
 stack=NAME draws another stack, as the attention inside a tower (towers.audio); without cross-modal stacks, the towers
-are drawn. layer counts from 0, and from the end below 0. A clip that lacks a modality is drawn without it.
+are drawn. layer=1 is the first of a stack, -1 the last. A clip that lacks a modality is drawn without it.
 """
 
 import json
@@ -60,7 +60,7 @@ class AttentionConfig:
     stack: str = ""
     """One stack by its name; empty is all that are cross-modal, or else all."""
     layer: int = -1
-    """Of each stack: 0 is the first, -1 the last."""
+    """Of each stack: 1 is the first, -1 the last."""
     cache: CacheConfig = field(default_factory=CacheConfig)
     """Where shards of a URL are kept."""
 
@@ -98,8 +98,8 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
         write_atomically(folder / "attention.json", json.dumps(numbers).encode())
     except OSError as error:
         raise UserError(f"{folder}: the pictures cannot be written ({error}); choose another with out=FOLDER") from None
-    for clip in told:
-        _print(console, clip)
+    for drawn in told:
+        _print(console, drawn)
     console.print(f"pictures and attention.json: {folder}", soft_wrap=True, markup=False)
     return 0
 
@@ -113,7 +113,7 @@ def maps_of(
         recorded_maps: of the batch.
         batch: whose tracks have the steps that the attention saw, or, after a CLS, all but its first one.
         clip: number in the batch.
-        layers: stack -> which of its layers, 0 the first; stacks that did not see the clip are left out.
+        layers: stack -> index of its layer; a stack that did not see the clip is left out.
         anchors: see triptych.models.attention_maps.sides.
 
     Raises:
@@ -128,7 +128,16 @@ def maps_of(
         queries, keys = (
             _side(name, batch.tracks[name], clip, steps) for name, steps in zip(names, weights.shape[1:], strict=True)
         )
-        found.append(Map(stack=stack, layer=layer + 1, queries=queries, keys=keys, weights=weights.double().numpy()))
+        found.append(
+            Map(
+                stack=stack,
+                layer=layer + 1,
+                num_layers=len(recorded_maps[stack]),
+                queries=queries,
+                keys=keys,
+                weights=weights.double().numpy(),
+            )
+        )
     return found
 
 
@@ -158,11 +167,12 @@ def _find(shard_set: ShardSet, keys: Sequence[str]) -> dict[str, tuple[str, int]
 
 
 def _choose(encoder: Encoder, config: AttentionConfig) -> dict[str, int]:
-    """Stack -> number of its layer that is drawn."""
+    """Stack -> index of its layer that is drawn."""
     found = {name: len(layers) for name, layers in stacks(encoder).items()}
     if not found:
         raise UserError(
-            f"encoder: {config.encoder} has no attention that can be drawn: none of its towers is one of ours"
+            f"encoder: {config.encoder} has no attention to draw: transformers that are pretrained here have, and "
+            "neither convolutions nor published models"
         )
     if config.stack and config.stack not in found:
         raise UserError(f"stack: {config.stack!r} is not in {config.encoder}.{nearest(config.stack, found)}")
@@ -170,9 +180,9 @@ def _choose(encoder: Encoder, config: AttentionConfig) -> dict[str, int]:
     crossing = [name for name, pair in between.items() if pair and pair[0] != pair[1]]
     chosen = [config.stack] if config.stack else crossing or list(found)
     for name in chosen:
-        if not -found[name] <= config.layer < found[name]:
-            raise UserError(f"layer: {config.layer} of {name}, which has {found[name]}; the last one is -1")
-    return {name: config.layer % found[name] for name in chosen}
+        if not 1 <= abs(config.layer) <= found[name]:
+            raise UserError(f"layer: {config.layer} of {name}, which has 1 to {found[name]}; -1 is the last")
+    return {name: (config.layer - (config.layer > 0)) % found[name] for name in chosen}
 
 
 def _read(encoder: Encoder, shard_set: ShardSet, split: str, number: int) -> Batch:
@@ -207,7 +217,7 @@ def _draw(encoder: Encoder, batch: Batch, clip: Clip, layers: Mapping[str, int],
 
 def _numbers(one: Map) -> dict[str, Any]:
     """A map as JSON types."""
-    told: dict[str, Any] = {"stack": one.stack, "layer": one.layer - 1}
+    told: dict[str, Any] = {"stack": one.stack, "layer": one.layer}
     for name, side in (("queries", one.queries), ("keys", one.keys)):
         times = [None if np.isnan(step).any() else step for step in np.round(side.times, DIGITS).tolist()]
         told[name] = {"modality": side.modality, "times_s": times}
@@ -223,8 +233,9 @@ def _print(console: Console, clip: Mapping[str, Any]) -> None:
     for one in clip["maps"]:
         line = f"  {one['stack']}, layer {one['layer']}"
         if (same := one.get("same_time")) is not None:
-            heads = ", ".join(f"{100 * share:.0f}" for share in same["heads"])
-            line += f": {100 * np.mean(same['heads']):.0f} % at the same time (heads: {heads}; even: {100 * same['even']:.0f})"
+            percent = [round(100 * share) for share in (np.mean(same["heads"]), same["even"], *same["heads"])]
+            heads = ", ".join(map(str, percent[2:]))
+            line += f": {percent[0]} % at the same time (even: {percent[1]}; heads: {heads})"
         console.print(line, soft_wrap=True, markup=False)
     if not clip["maps"]:
         console.print("  nothing attends to anything there: a side of each stack is missing", markup=False)

@@ -45,6 +45,7 @@ class Map:
     stack: str
     layer: int
     """The first is 1."""
+    num_layers: int
     queries: Side
     keys: Side
     weights: NDArray[np.float64]
@@ -142,18 +143,17 @@ def _height(one: Map) -> float:
 def _name(panel: Sequence[Map]) -> str:
     first = panel[0]
     stacks = ", ".join(one.stack for one in panel)
-    return f"{stacks}, layer {first.layer}"
+    return f"{stacks}, layer {first.layer} of {first.num_layers}"
 
 
 def _title(panel: Sequence[Map]) -> str:
     first = panel[0]
     who = SPOKEN.get(first.queries.modality, first.queries.modality)
     if first.queries.is_cls:
-        return f"{_name(panel)}: attention of the {who}'s CLS, weight a second"
+        return f"{_name(panel)}: attention of the CLS of the {who}, weight a second"
     whom = SPOKEN.get(first.keys.modality, first.keys.modality)
-    most = first.weights.mean(axis=0).max()
-    scale = f"darkest {most:.2f}, even {1 / len(first.keys.times):.2f}"
-    return f"{_name(panel)}: {who} attend to {whom} ({scale}{_own(first)})".replace("sound attend", "sound attends")
+    scale = f"darkest {first.weights.mean(axis=0).max():.2f}, even {1 / len(first.keys.times):.2f}"
+    return f"{_name(panel)}: attention of the {who} to the {whom} ({scale}{_own(first)})"
 
 
 def _own(one: Map, head: int | None = None) -> str:
