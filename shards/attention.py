@@ -200,7 +200,8 @@ def _draw(encoder: Encoder, batch: Batch, clip: Clip, layers: Mapping[str, int],
         encoder.encode(batch)
     maps = maps_of(seen, batch, 0, layers, encoder.anchors)
     lacks = [modality for modality in encoder.inputs if not batch.tracks[modality].present[0]]
-    files = {f"{name.name}.png": attention_figure(clip, maps, f"without {' or '.join(lacks)}" if lacks else "")}
+    told = f"without {' or '.join(lacks)}{'' if maps else ': nothing to attend to'}" if lacks else ""
+    files = {f"{name.name}.png": attention_figure(clip, maps, told)}
     if maps:
         files[f"{name.name}.heads.png"] = heads_figure(clip, maps)
     for file, figure in files.items():

@@ -105,18 +105,19 @@ def attention_figure(clip: Clip, maps: Sequence[Map], told: str = "") -> Figure:
 def heads_figure(clip: Clip, maps: Sequence[Map]) -> Figure:
     """Each head of each map by itself; for how to read them see `attention_figure`."""
     panels = _panels(maps)
-    rows = [-(-len(panel[0].weights) // COLUMNS) for panel in panels]
+    columns = min(COLUMNS, max(len(one.weights) for one in maps))
+    rows = [-(-len(panel[0].weights) // columns) for panel in panels]
     heights = [NAME + AXIS + rows * (NAME + _height(panel[0])) for rows, panel in zip(rows, panels, strict=True)]
     figure = Figure(figsize=(1.2 * WIDTH, sum(heights, 0.4)), dpi=100, layout="constrained")
     figure.suptitle(clip.record.key, fontsize=10)
     parts = figure.subfigures(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, panel, number in zip(parts, panels, rows, strict=True):
         part.suptitle(_name(panel), fontsize=9)
-        axes = list(part.subplots(number, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+        axes = list(part.subplots(number, columns, sharex=True, sharey=True, squeeze=False).flat)
         num_heads = len(panel[0].weights)
         for head, axis in enumerate(axes[:num_heads]):
             _draw(axis, clip, panel, [one.weights[head] for one in panel])
-            axis.set_title(f"head {head + 1}{_own(panel[0], head)}", fontsize=8)
+            axis.set_title(f"head {head + 1}{_of_head(panel[0], head)}", fontsize=8)
             axis.set_xlim(0, clip.record.duration_s)
             axis.tick_params(labelbottom=True)
         for axis in axes[num_heads:]:
@@ -156,12 +157,18 @@ def _title(panel: Sequence[Map]) -> str:
     return f"{_name(panel)}: attention of the {who} to the {whom} ({scale}{_own(first)})"
 
 
-def _own(one: Map, head: int | None = None) -> str:
+def _own(one: Map) -> str:
     if one.same_time is None:
         return ""
     shares, even = one.same_time
-    share = shares.mean() if head is None else shares[head]
-    return f"; at the same time {100 * share:.0f} %" + (f", even {100 * even:.0f} %" if head is None else "")
+    return f"; at the same time {100 * shares.mean():.0f} %, even {100 * even:.0f} %"
+
+
+def _of_head(one: Map, head: int) -> str:
+    if one.queries.is_cls:
+        return ""
+    own = "" if one.same_time is None else f", at the same time {100 * one.same_time[0][head]:.0f} %"
+    return f": darkest {one.weights[head].max():.2f}{own}"
 
 
 def _draw(axis: Axes, clip: Clip, panel: Sequence[Map], weights: Sequence[NDArray[np.float64]]) -> None:
@@ -205,7 +212,6 @@ def _curves(axis: Axes, panel: Sequence[Map], weights: Sequence[NDArray[np.float
         edges, cells = _with_gaps(one.keys.times[timed], values[:, timed])
         density = np.nan_to_num(cells[0]) / np.diff(edges)
         axis.stairs(density, edges, color=LINES[number % len(LINES)], linewidth=1.2, label=label)
-    axis.set_ylim(bottom=0)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper right", framealpha=0.8)
 
