@@ -23,6 +23,7 @@ COMMANDS = {
         "pickled features of MMSA or MulT -> csv and npy files in out=FOLDER, running nothing in it",
     ),
     "show": ("FOLDER", "look at what is in a shard set: tables, and a picture of some clips"),
+    "attention": ("SHARDS", "pictures of what an encoder attends to in chosen clips, over time and across modalities"),
 }
 """Name -> argument and what it does. A command is the module `shards.<name>` with `run(target, overrides) -> status`;
 only the one that is asked for is imported."""

@@ -51,7 +51,7 @@ def contact_sheet(clips: Sequence[Clip]) -> Figure | None:
         axes = part.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, axis in zip(panels, axes, strict=True):
             axis.set_yticks([])
-            _DRAW[panel](axis, clip)
+            DRAW[panel](axis, clip)
         axes[-1].set_xlim(0, max(clip.record.duration_s, SLACK_S))
         axes[-1].set_xlabel("seconds")
         for panel, axis in zip(panels, axes, strict=True):  # where a word starts is read off all but the frames
@@ -168,4 +168,5 @@ def _say(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color="0.4")
 
 
-_DRAW = {"frames": _draw_frames, "sound": _draw_sound, "words": _draw_words, "series": _draw_series}
+DRAW = {"frames": _draw_frames, "sound": _draw_sound, "words": _draw_words, "series": _draw_series}
+"""Panel -> what draws a clip's into axes whose x is seconds."""

@@ -69,6 +69,11 @@ class Pairs:
         sides = [tuple(zip(*clips, strict=True)) for clips in group(lengths, spare)]
         self.groups = [(_packing(ts, device), _packing(ss, device)) for ts, ss in sides]
         self._sizes = [sum(ts) for ts, _ in sides], [sum(ss) for _, ss in sides]
+        self._clips = [number for number, t in enumerate(queries) if t]
+
+    def clips(self) -> list[int | None]:
+        """Clip after clip of the groups, its number in the batch; None of one whose result means nothing."""
+        return [*self._clips]
 
     def split(self, *sides: Tensor) -> list[tuple[Tensor, ...]]:
         """Group -> [b, t or s, ...] of the queries' tensor and the keys' tensors, padded."""
@@ -92,7 +97,12 @@ class SingleQueries(Pairs):
     def __init__(self, mask_BS: Tensor) -> None:
         """Take the mask of the keys."""
         rows = Packing(mask_BS.new_ones(len(mask_BS), 1))
-        self.groups = [(rows, Packing(mask_BS | ~mask_BS.any(dim=1, keepdim=True)))]
+        self._has_keys = mask_BS.any(dim=1)
+        self.groups = [(rows, Packing(mask_BS | ~self._has_keys[:, None]))]
+
+    def clips(self) -> list[int | None]:
+        """See Pairs."""
+        return [number if has else None for number, has in enumerate(self._has_keys.tolist())]
 
     def split(self, *sides: Tensor) -> list[tuple[Tensor, ...]]:
         """See Pairs; queries [B, ...], keys and values [B, S, ...]."""
