@@ -5,6 +5,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
+from finetune.heads.config import HeadConfig
 from shards.cache import CacheConfig
 from triptych.engine_accelerate import AccelerateConfig
 from triptych.optim import OptimizerConfig
@@ -29,16 +30,14 @@ class FinetuneConfig:
     """Name in triptych.protocols.registry."""
     classes: list[str] = field(default_factory=list)
     """Some of the protocol's classes; none listed means all."""
-    pooled: list[str] = field(default_factory=list)
-    """Pooled outputs that the head reads; none listed means all that the encoder has."""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """What stands on the encoder, and trains with it."""
     inputs: str = ""
     """Modalities that are shown, such as audio+video; empty means all that the encoder takes."""
     init: list[Init] = field(default_factory=lambda: ["pretrained"])
     """Initial weights of the encoder, one table row each; random is training from scratch."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """One run each: initial weights of the head (and of a random encoder), order of clips, dropout."""
-    dropout: float = 0.1
-    """In front of the head's linear layer."""
     global_batch: int = 32
     """Clips of an optimizer step, over all ranks."""
     micro_batch: int = 16
@@ -56,8 +55,6 @@ class FinetuneConfig:
             given = getattr(self, name)
             if not given or len(set(given)) != len(given):
                 raise ValueError(f"{name}: one or more different ones are wanted, given: {given}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: {self.dropout} must lie in [0, 1)")
         if self.trainer.best_metric is not None:
             raise ValueError("trainer.best_metric: the protocol's metric on valid chooses; leave it out")
         if self.num_resamples < 1:

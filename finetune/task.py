@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.heads import LinearHead
+from finetune.heads.base import Head
 from triptych.batch import UNLABELLED, Batch
 from triptych.models.encoder import Encoder
 from triptych.task import Output, Task, Total
@@ -20,11 +20,11 @@ def as_is(batch: Batch) -> Batch:
 
 
 class FinetuneTask(Task):
-    """An encoder, all of whose weights train, and a linear head."""
+    """An encoder, all of whose weights train, and a head on it."""
 
     encoder: Encoder
 
-    def __init__(self, encoder: Encoder, head: LinearHead, label: str) -> None:
+    def __init__(self, encoder: Encoder, head: Head, label: str) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -37,7 +37,8 @@ class FinetuneTask(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """[B, C]"""
-        logits: Tensor = self.head(self.encoder, batch)
+        encoded = self.encoder.encode(batch, fuse=self.head.fuses)
+        logits: Tensor = self.head(encoded, batch)
         return logits
 
     def forward(self, batch: Batch) -> Output:

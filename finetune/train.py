@@ -13,7 +13,6 @@ from torch import Tensor
 
 from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Predicted, ScoreEvaluator, predict
-from finetune.heads import LinearHead
 from finetune.task import FinetuneTask
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
@@ -160,16 +159,12 @@ def build_task(config: FinetuneConfig, protocol: Protocol, init: Init, seed: int
     """The encoder, pretrained or random, with a fresh head; a function of the config, `init` and `seed`.
 
     Raises:
-        UserError: no encoder there, or a pooled output that it has not.
+        UserError: no encoder there, or a head that does not fit it.
     """
     encoder = load(config.encoder) if init == "pretrained" else untrained(config.encoder, seed)
-    pooled = tuple(config.pooled) or tuple(encoder.widths)
-    for name in pooled:
-        if name not in encoder.widths:
-            raise UserError(f"pooled: the encoder has no {name!r}.{nearest(name, tuple(encoder.widths))}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = LinearHead(encoder, pooled, len(protocol.classes), config.dropout)
+        head = config.head.build(encoder, tuple(_inputs(config, encoder)), len(protocol.classes), None)
     return FinetuneTask(encoder, head, protocol.label)
 
 
@@ -252,8 +247,8 @@ def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> ev
         drawn=titles[-1],
         num_resamples=config.num_resamples,
         facts={
-            "training": f"encoder and linear head together, {config.trainer.max_steps} steps of {config.global_batch} "
-            f"clips, {config.optimizer.name}, learning rate {config.optimizer.lr:g}; the step with the best "
+            "training": f"encoder and {config.head.name} head together, {config.trainer.max_steps} steps of "
+            f"{config.global_batch} clips, {config.optimizer.name}, learning rate {config.optimizer.lr:g}; the step with the best "
             f"{protocol.select} on valid",
             "seeds": ", ".join(map(str, config.seeds)),
             "encoder": f"`{'/'.join(Path(config.encoder).parts[-3:])}`, model SHA-256 `{digest}`; random takes its "

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from finetune.evaluation import ScoreEvaluator, predict
-from finetune.heads import LinearHead
+from finetune.heads.linear import LinearConfig
 from finetune.task import FinetuneTask
 from triptych import distributed
 from triptych.batch import UNLABELLED, fake_batch
@@ -26,7 +26,7 @@ class TinyEncoder(Encoder):
         self.inputs, self.words, self.widths = SPECS, (), {"audio": 3}
         self.linear = nn.Linear(3, 3)
 
-    def encode(self, batch):
+    def encode(self, batch, *, fuse=True, layers=False):
         audio = batch.tracks["audio"]
         return Encoded(pooled={"audio": self.linear(audio.values.mean(1))}, present={"audio": audio.present})
 
@@ -35,7 +35,7 @@ class TinyEncoder(Encoder):
 def engine():
     torch.manual_seed(0)
     encoder = TinyEncoder()
-    task = FinetuneTask(encoder, LinearHead(encoder, ("audio",), 2, 0.5), "emotion")
+    task = FinetuneTask(encoder, LinearConfig(dropout=0.5).build(encoder, ("audio",), 2, None), "emotion")
     settings = {"optimizer": OptimizerConfig(), "max_steps": 1, "seed": 0}
     return AccelerateEngine(task, distributed.init("cpu"), AccelerateConfig(), **settings)
 

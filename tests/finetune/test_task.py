@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from finetune.heads import LinearHead
+from finetune.heads.linear import LinearConfig
 from finetune.task import FinetuneTask
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.modalities import FeatureSpec
@@ -20,7 +20,7 @@ class TinyEncoder(Encoder):
         self.inputs, self.words, self.widths = SPECS, (), {"audio": 4, "fused": 2}
         self.linear = nn.Linear(3, 4)
 
-    def encode(self, batch):
+    def encode(self, batch, *, fuse=True, layers=False):
         audio = batch.tracks["audio"]
         pooled = self.linear(audio.values.mean(1)) * audio.present[:, None]
         return Encoded(pooled={"audio": pooled}, present={"audio": audio.present})
@@ -29,7 +29,7 @@ class TinyEncoder(Encoder):
 def task(dropout=0.0):
     torch.manual_seed(0)
     encoder = TinyEncoder()
-    return FinetuneTask(encoder, LinearHead(encoder, ("audio", "fused"), 3, dropout), "emotion")
+    return FinetuneTask(encoder, LinearConfig(dropout=dropout).build(encoder, ("audio",), 3, None), "emotion")
 
 
 def labelled(*classes):

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.config import FinetuneConfig
+from finetune.heads.config import HeadConfig
+from finetune.heads.linear import LinearConfig
 from finetune.train import build_task, run
 from triptych.config import UserError
 from triptych.engine import Engine
@@ -114,7 +116,7 @@ def test_seeds_change_the_head_and_random_weights_but_not_pretrained_ones(tones:
 def test_mistakes_are_told_in_one_sentence(tones: Path, tmp_path: Path):
     for settings, message in (
         ({"inputs": "audo"}, "Did you mean audio"),
-        ({"pooled": ["video"]}, "no 'video'"),
+        ({"head": HeadConfig(linear=LinearConfig(pooled=["video"]))}, "no 'video'"),
         ({"encoder": "nowhere"}, "no encoder here"),
     ):
         with pytest.raises(UserError, match=message):
