@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Said, Scored, answers_of, shares_of
 from finetune.plan import Plan
+from finetune.rates import EncoderTraining
 from shards.divisions import cross_validation_sha256
 from triptych import evaluation, figures
 from triptych.baselines import baselines
@@ -256,6 +257,9 @@ class Author:
             f"{self.protocol.select} on valid{stop}",
             "seeds": ", ".join(map(str, config.seeds)),
         }
+        training = config.encoder_training(last_row(config))
+        if training != EncoderTraining():
+            facts["encoder training"] = ", ".join(f"{name} {value}" for name, value in vars(training).items())
         if config.balanced:
             facts["loss"] = "classes weigh the same, or positives and negatives of every emotion"
         if config.best_of:
