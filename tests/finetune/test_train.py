@@ -120,6 +120,8 @@ def test_mistakes_are_told_in_one_sentence(tones: Path, tmp_path: Path):
     ):
         with pytest.raises(UserError, match=message):
             run(config(tones, tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("done")
     with pytest.raises(UserError, match="finished report"):
         run(config(tones, tmp_path / "out"))
