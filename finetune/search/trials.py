@@ -49,16 +49,17 @@ class Trials:
         """The study as it is now; made where there is none. Call it within `alone`."""
         path = self.folder / JOURNAL
         _cut_torn_line(path)
-        return optuna.create_study(
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        if STUDY not in optuna.get_all_study_names(storage):
+            optuna.create_study(study_name=STUDY, storage=storage, direction="minimize" if self.lowest else "maximize")
+        return optuna.load_study(
             study_name=STUDY,
-            storage=JournalStorage(JournalFileBackend(str(path))),
+            storage=storage,
             pruner=optuna.pruners.HyperbandPruner(
                 min_resource=self.config.min_steps,
                 max_resource=self.max_steps,
                 reduction_factor=self.config.reduction,
             ),
-            direction="minimize" if self.lowest else "maximize",
-            load_if_exists=True,
         )
 
     @contextlib.contextmanager
