@@ -1,8 +1,8 @@
 """Fine-tuning from end to end: train every row, seed and fold, take the best step on valid, score held-out clips."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from triptych import distributed as launch
 from triptych.checkpoint import Checkpoints
 from triptych.config import UserError
 from triptych.distributed import Distributed
+from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.models.load import save_encoder
 from triptych.run import RunFolder
+from triptych.task import Evaluator
 from triptych.trainer import Trainer
 
 MAY_CHANGE = ("out", "shards", "cache", "workers")
@@ -56,6 +58,28 @@ def run(config: FinetuneConfig) -> int:
     return 0
 
 
+def train_one(plan: Plan, watched: Callable[[Evaluator], Evaluator]) -> tuple[int, float] | int:
+    """Train the first row and seed on the first division and nothing else, as a search does; test clips are not read.
+
+    Args:
+        plan: whose config's folder goes on with what was interrupted there.
+        watched: makes the evaluator that takes the place of the usual one on valid.
+
+    Returns:
+        The step that valid chose and its score; triptych.trainer.EXIT_REQUEUE where the run was asked to stop.
+
+    Raises:
+        UserError: as `run`.
+    """
+    config, distributed = plan.config, launch.init()
+    try:
+        distributed.on_main(lambda: _open(config))
+        best = _fit(plan, plan.parts[1.0][0], distributed, Run(config.init[0], 1.0, config.seeds[0]), watched)
+        return best if isinstance(best, int) else (best.step, best.score)
+    finally:
+        distributed.shutdown()
+
+
 def _open(config: FinetuneConfig) -> None:
     out = Path(config.out)
     if (out / "report.md").exists():
@@ -81,8 +105,31 @@ def _train_all(plan: Plan, distributed: Distributed, run: Run) -> list[Outcome] 
     return outcomes
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained run at the step that valid chose."""
+
+    engine: Engine
+    step: int
+    score: float
+
+
 def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcome | int:
-    """One run; an exit code where it was asked to stop."""
+    """One run, and what it says of the test clips; an exit code where it was asked to stop."""
+    fitted = _fit(plan, part, distributed, run, lambda evaluator: evaluator)
+    if isinstance(fitted, int):
+        return fitted
+    engine, test = fitted.engine, plan.eval_loader(part, "test", distributed)
+    removed: dict[str, Said] = {}
+    if plan.config.missing and run.init == report.last_row(plan.config) and run.share == 1:
+        removed = {"+".join(shown): predict(engine, test, shown) for shown in _subsets(tuple(plan.inputs))}
+    return Outcome(step=fitted.step, score=fitted.score, said=predict(engine, test), removed=removed)
+
+
+def _fit(
+    plan: Plan, part: Part, distributed: Distributed, run: Run, watched: Callable[[Evaluator], Evaluator]
+) -> _Fitted | int:
+    """Train, and load the step that valid chose; an exit code where it was asked to stop."""
     config = plan.config
     task = plan.task(part, run.init, run.seed)
     training = config.encoder_training(run.init)
@@ -95,12 +142,13 @@ def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcom
         seed=run.seed,
         rates={f"encoder.{name}": rate for name, rate in rates_of(task.encoder, training).items()},
     )
-    valid, test = (plan.eval_loader(part, split, distributed) for split in ("valid", "test"))
+    valid = plan.eval_loader(part, "valid", distributed)
     folder = _folder(plan, part, distributed, run)
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
 
+    scored = Scored.of(plan.truth, part.keys["valid"])
     trainer = Trainer(
         engine,
         plan.train_loader(part, run.seed, distributed),
@@ -111,17 +159,14 @@ def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcom
             best_is="lowest" if plan.protocol.select_lowest else "highest",
         ),
         save_encoder=save,
-        evaluators=[ScoreEvaluator("valid", engine, valid, plan.protocol, Scored.of(plan.truth, part.keys["valid"]))],
+        evaluators=[watched(ScoreEvaluator("valid", engine, valid, plan.protocol, scored))],
     )
     if code := trainer.train():
         return code
     best = distributed.on_main(lambda: json.loads((folder.path / "best.json").read_text()))
     checkpoints = Checkpoints(folder.checkpoints, config.trainer.keep_checkpoints, distributed)
     engine.load_state(checkpoints.load(best["step"])[0])
-    removed: dict[str, Said] = {}
-    if config.missing and run.init == report.last_row(config) and run.share == 1:
-        removed = {"+".join(shown): predict(engine, test, shown) for shown in _subsets(tuple(plan.inputs))}
-    return Outcome(step=best["step"], score=best["value"], said=predict(engine, test), removed=removed)
+    return _Fitted(engine, best["step"], best["value"])
 
 
 def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFolder:

@@ -12,7 +12,10 @@ from finetune.search.config import Range, SearchConfig
 from triptych import config as configs
 from triptych.config import UserError, nearest
 
-COMPARED_BY = ("protocol", "classes", "num_resamples", "trainer.max_steps", "trainer.evaluate_every", "seeds", "init")
+COMPARED_BY = (
+    *("protocol", "classes", "split", "listed", "init", "seeds", "best_of", "missing", "label_shares"),
+    *("num_resamples", "trainer.max_steps", "trainer.evaluate_every"),
+)
 """What every trial must have alike, or the best would be the luckiest or the longest."""
 
 

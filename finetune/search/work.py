@@ -12,11 +12,12 @@ import torch
 from optuna.trial import TrialState
 
 from finetune.config import FinetuneConfig
+from finetune.plan import make_plan
 from finetune.search import report
 from finetune.search.config import SearchConfig
 from finetune.search.space import changed, leaves, open_base, suggest
 from finetune.search.trials import Claim, Trials
-from finetune.train import check, train_one
+from finetune.train import train_one
 from triptych import config as configs
 from triptych import conventions
 from triptych.config import UserError
@@ -53,7 +54,7 @@ def run(config: SearchConfig) -> int:
         protocol.select_lowest,
         lambda trial: suggest(trial, config.space, base),
     )
-    check(base)
+    _check(base)
     _open(trials, base)
     metric = report.Metric(protocol.select, conventions.by_name(protocol.kind)[protocol.select].percent)
     code = work(trials, Finetuning(base, metric.name), metric)
@@ -131,7 +132,7 @@ class Finetuning:
             contextlib.redirect_stderr(log),
         ):
             try:
-                best = train_one(config, lambda evaluator: Watched(evaluator, self.metric, claim))
+                best = train_one(make_plan(config), lambda evaluator: Watched(evaluator, self.metric, claim))
             except torch.OutOfMemoryError as error:
                 raise UserError(f"out of memory: {error}") from None
         return None if isinstance(best, int) else best
@@ -157,6 +158,20 @@ class Watched:
         if self.claim.report(step, figures[self.metric]):
             signal.raise_signal(STOP_SIGNALS[0])
         return figures
+
+
+def _check(base: FinetuneConfig) -> None:
+    """Find out what would keep every trial from training, or from being worth anything.
+
+    Raises:
+        UserError: as `make_plan`; several divisions.
+    """
+    plan = make_plan(base)
+    if len(plan.divisions) > 1:
+        raise UserError(
+            f"split: {base.split} has {len(plan.divisions)} divisions, and a search chooses on one: give a fold, as "
+            f"overrides.split={base.split}/1, and keep in mind that other folds test clips which the search has seen"
+        )
 
 
 def _open(trials: Trials, base: FinetuneConfig) -> None:
