@@ -10,8 +10,8 @@ from triptych.config import UserError
 HELP = """usage: python -m finetune.search CONFIG [a.b=c ...]
 
 Search settings of a fine-tuning: each trial trains with other values of the fields in `space`, suggested by TPE, and
-Hyperband stops those that fall behind. Trials are compared by the protocol's metric on valid, with one seed; the test
-split is not read. What is found is then trained over all seeds, and tested, by
+Hyperband stops those that fall behind. Trials are compared by the protocol's metric on valid, with one seed; no
+test clip or label is read. What is found is then trained over all seeds, and tested, by
 
   python -m finetune <out>/best.yaml
 

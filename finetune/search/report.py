@@ -76,7 +76,7 @@ def _summary(trials: Trials, found: Sequence[FrozenTrial], metric: Metric) -> li
     best = "lowest" if trials.lowest else "highest"
     return [
         f"- **compared by** the {best} {metric.name} on valid{', in percent' if metric.percent else ''}, of each "
-        "trial's evaluations; the test split was not read",
+        "trial's evaluations; no test clip or label was read",
         f"- **trials** {len(found)} of {config.trials}: {counts or 'none'}",
         f"- **Hyperband** lets one of {config.reduction} go on from {config.min_steps} steps, and again at every "
         f"{config.reduction} times as many, up to {trials.max_steps}; suggestions by TPE, seed {config.seed}",
