@@ -7,13 +7,23 @@ from triptych import config as configs
 HELP = """usage: python -m finetune CONFIG [a.b=c ...]
        torchrun --standalone --nproc-per-node N -m finetune CONFIG [a.b=c ...]
 
-Train an encoder and a linear head together on labelled clips. The step that is best on valid is kept, and scored once
-on test. Several seeds give one row with its spread; init=[pretrained,random] adds training from scratch beside it.
+Train an encoder and a head together on labelled clips. The step that is best on valid is kept, and what it says of the
+held-out clips is scored once, after every choice. Several seeds give one row with its spread.
 
 CONFIG is a file, or the name of one of configs/finetune/. Usually given as overrides:
-  encoder=runs/<name>/encoder    a run's, a checkpoint's or a release's encoder
+  encoder=runs/<name>/encoder    a run's, a checkpoint's or a release's encoder; or a YAML file, or a name of
+                                 configs/encoder/, that describes somebody else's model
   shards=<folder>                a shard set with labels
   out=<folder>                   report.md, results.json, predictions.csv, figures/, and a run folder for each seed
+
+From scratch and frozen beside it: init=[random,frozen,pretrained]
+Another benchmark:                protocol=mosei_emotion balanced=true, or another name in triptych/protocols
+Cross-validation:                 split=leave_one_actor_out, or another rule of the protocol
+Best of ten initialisations:      seeds=[0,1,2,3,4,5,6,7,8,9] best_of=10
+How many labels it takes:         label_shares=[0.05,0.2,1]
+Until valid gets no better:       trainer.patience=5
+A part of the encoder fixed:      freeze=towers, or freeze=all unfreeze_every=200; layer_decay=0.9
+Another head:                     head.<name>.<setting>=..., of finetune/heads/config.py
 
 The same command goes on with what was interrupted.
 All fields, with what they mean: finetune/config.py

@@ -1,71 +1,33 @@
-"""Fine-tuning from end to end: train every row and seed, take the best step on valid, score the test split once."""
+"""Fine-tuning from end to end: train every row, seed and fold, take the best step on valid, score held-out clips."""
 
 import json
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from finetune.config import FinetuneConfig, Init
-from finetune.evaluation import Predicted, ScoreEvaluator, predict
-from finetune.heads import LinearHead
-from finetune.task import FinetuneTask
-from shards.features.config import FeaturesConfig
-from shards.features.recover import features_of
-from shards.index import ShardSet
-from shards.pretrained_on import compare
-from shards.read import EvalLoader, StreamConfig, TrainLoader
-from shards.record import SPLITS
-from shards.suits import check_suits
-from shards.words import Vocabulary
+from finetune import report
+from finetune.config import FinetuneConfig
+from finetune.evaluation import Said, Scored, ScoreEvaluator, predict
+from finetune.plan import Part, Plan, make_plan
+from finetune.rates import rates_of
+from finetune.report import Outcome, Run
 from triptych import config as configs
-from triptych import conventions, evaluation, evaluation_report
 from triptych import distributed as launch
-from triptych.baselines import baselines
 from triptych.checkpoint import Checkpoints
-from triptych.config import UserError, nearest
+from triptych.config import UserError
 from triptych.distributed import Distributed
+from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateEngine
-from triptych.files import sha256
-from triptych.models.encoder import Encoder
-from triptych.models.load import load, save_encoder, untrained
-from triptych.protocols import registry
-from triptych.protocols.protocol import Protocol
+from triptych.models.load import save_encoder
 from triptych.run import RunFolder
+from triptych.task import Evaluator
 from triptych.trainer import Trainer
-
-LOG = logging.getLogger(__name__)
 
 MAY_CHANGE = ("out", "shards", "cache", "workers")
 """Of the config, at a later start: the same clips in another place, read by other processes."""
-
-TITLES = {"pretrained": "fine-tuned", "random": "from scratch"}
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """What all runs of a command share."""
-
-    config: FinetuneConfig
-    protocol: Protocol
-    shard_set: ShardSet
-    distributed: Distributed
-    suits: Mapping[str, str]
-    """Of shards.suits.check_suits."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What is left of a run: the step that valid chose, and what it says of every split."""
-
-    step: int
-    score: float
-    predicted: Mapping[str, Predicted]
 
 
 def run(config: FinetuneConfig) -> int:
@@ -75,30 +37,47 @@ def run(config: FinetuneConfig) -> int:
         0, or triptych.trainer.EXIT_REQUEUE where a signal stopped it.
 
     Raises:
-        UserError: no such encoder, protocol, class or modality; unlabelled shards; a finished report in the folder.
+        UserError: as of `make_plan`; a finished report in the folder; a run that cannot go on.
     """
-    protocol = registry.find(config.protocol, tuple(config.classes))
-    encoder, shard_set = untrained(config.encoder, 0), ShardSet(config.shards, config.cache)
-    asked = {protocol.label: protocol.corpus_classes}
-    suits = check_suits(shard_set, _inputs(config, encoder), encoder.words, asked)
-    setting = _Setting(config, protocol, shard_set, launch.init(), suits)
+    plan, distributed = make_plan(config), launch.init()
     try:
-        if setting.distributed.is_main and "absent" in suits:
-            LOG.warning("warning: %s: %s; the encoder is used to more", config.shards, suits["absent"])
-        setting.distributed.on_main(lambda: _open(config))
-        outcomes: dict[str, list[_Outcome]] = {init: [] for init in config.init}
-        for init in config.init:
-            for seed in config.seeds:
-                outcome = _train(setting, init, seed)
-                if isinstance(outcome, int):
-                    return outcome
-                outcomes[init].append(outcome)
-        if setting.distributed.is_main:
-            evaluation.write(_evaluation(setting, outcomes), Path(config.out))
+        distributed.on_main(lambda: _open(config))
+        outcomes: dict[Run, list[Outcome]] = {}
+        for share in plan.shares:
+            for init in config.init:
+                for seed in config.seeds:
+                    found = _train_all(plan, distributed, Run(init, share, seed))
+                    if isinstance(found, int):
+                        return found
+                    outcomes[Run(init, share, seed)] = found
+        if distributed.is_main:
+            report.write(plan, outcomes, Path(config.out))
             print(f"report: {config.out}/report.md")
     finally:
-        setting.distributed.shutdown()
+        distributed.shutdown()
     return 0
+
+
+def train_one(plan: Plan, watched: Callable[[Evaluator], Evaluator]) -> tuple[int, float] | int:
+    """Train the first row and seed on the first division and nothing else, as a search does; test clips are not read.
+
+    Args:
+        plan: whose config's folder goes on with what was interrupted there.
+        watched: makes the evaluator that takes the place of the usual one on valid.
+
+    Returns:
+        The step that valid chose and its score; triptych.trainer.EXIT_REQUEUE where the run was asked to stop.
+
+    Raises:
+        UserError: as `run`.
+    """
+    config, distributed = plan.config, launch.init()
+    try:
+        distributed.on_main(lambda: _open(config))
+        best = _fit(plan, plan.parts[1.0][0], distributed, Run(config.init[0], 1.0, config.seeds[0]), watched)
+        return best if isinstance(best, int) else (best.step, best.score)
+    finally:
+        distributed.shutdown()
 
 
 def _open(config: FinetuneConfig) -> None:
@@ -111,154 +90,105 @@ def _open(config: FinetuneConfig) -> None:
     configs.save(config, out / "config.yaml")
 
 
-def _train(setting: _Setting, init: Init, seed: int) -> _Outcome | int:
-    """One run; an exit code where it was asked to stop."""
-    config, distributed = setting.config, setting.distributed
-    if distributed.is_main:
-        print(f"{TITLES[init]}, seed {seed}")
-    task = build_task(config, setting.protocol, init, seed)
+def _train_all(plan: Plan, distributed: Distributed, run: Run) -> list[Outcome] | int:
+    """A run's outcome for each division; an exit code where it was asked to stop."""
+    outcomes = []
+    for part in plan.parts[run.share]:
+        if distributed.is_main:
+            where = [part.division.name] if len(plan.divisions) > 1 else []
+            where += [f"{100 * run.share:g} % of the labels"] if run.share < 1 else []
+            print(", ".join([plan.config.title(run.init), f"seed {run.seed}", *where]))
+        outcome = _train(plan, part, distributed, run)
+        if isinstance(outcome, int):
+            return outcome
+        outcomes.append(outcome)
+    return outcomes
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A trained run at the step that valid chose."""
+
+    engine: Engine
+    step: int
+    score: float
+
+
+def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcome | int:
+    """One run, and what it says of the test clips; an exit code where it was asked to stop."""
+    fitted = _fit(plan, part, distributed, run, lambda evaluator: evaluator)
+    if isinstance(fitted, int):
+        return fitted
+    engine, test = fitted.engine, plan.eval_loader(part, "test", distributed)
+    removed: dict[str, Said] = {}
+    if plan.config.missing and run.init == report.last_row(plan.config) and run.share == 1:
+        removed = {"+".join(shown): predict(engine, test, shown) for shown in _subsets(tuple(plan.inputs))}
+    return Outcome(step=fitted.step, score=fitted.score, said=predict(engine, test), removed=removed)
+
+
+def _fit(
+    plan: Plan, part: Part, distributed: Distributed, run: Run, watched: Callable[[Evaluator], Evaluator]
+) -> _Fitted | int:
+    """Train, and load the step that valid chose; an exit code where it was asked to stop."""
+    config = plan.config
+    task = plan.task(part, run.init, run.seed)
+    training = config.encoder_training(run.init)
     engine = AccelerateEngine(
         task,
         distributed,
         config.engine,
         optimizer=config.optimizer,
         max_steps=config.trainer.max_steps,
-        seed=seed,
+        seed=run.seed,
+        rates={f"encoder.{name}": rate for name, rate in rates_of(task.encoder, training).items()},
     )
-    train_loader = _train_loader(setting, task.encoder, seed)
-    loaders = {split: _eval_loader(setting, task.encoder, split) for split in SPLITS}
-    own = replace(config, init=[init], seeds=[seed])  # so that a seed can be added later
-    folder = RunFolder.open(Path(config.out) / "runs" / f"{init}-seed-{seed}", own, distributed, MAY_CHANGE)
-    shard_set = setting.shard_set
-    folder.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
+    valid = plan.eval_loader(part, "valid", distributed)
+    folder = _folder(plan, part, distributed, run)
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
 
+    scored = Scored.of(plan.truth, part.keys["valid"])
     trainer = Trainer(
         engine,
-        train_loader,
+        plan.train_loader(part, run.seed, distributed),
         folder,
         replace(
             config.trainer,
-            best_metric=f"valid/{setting.protocol.select}",
-            best_is="lowest" if setting.protocol.select_lowest else "highest",
+            best_metric=f"valid/{plan.protocol.select}",
+            best_is="lowest" if plan.protocol.select_lowest else "highest",
         ),
         save_encoder=save,
-        evaluators=[ScoreEvaluator("valid", engine, loaders["valid"], setting.protocol)],
+        evaluators=[watched(ScoreEvaluator("valid", engine, valid, plan.protocol, scored))],
     )
     if code := trainer.train():
         return code
     best = distributed.on_main(lambda: json.loads((folder.path / "best.json").read_text()))
     checkpoints = Checkpoints(folder.checkpoints, config.trainer.keep_checkpoints, distributed)
     engine.load_state(checkpoints.load(best["step"])[0])
-    predicted = {split: predict(engine, loader, setting.protocol.label) for split, loader in loaders.items()}
-    return _Outcome(best["step"], best["value"], predicted)
+    return _Fitted(engine, best["step"], best["value"])
 
 
-def build_task(config: FinetuneConfig, protocol: Protocol, init: Init, seed: int) -> FinetuneTask:
-    """The encoder, pretrained or random, with a fresh head; a function of the config, `init` and `seed`.
-
-    Raises:
-        UserError: no encoder there, or a pooled output that it has not.
-    """
-    encoder = load(config.encoder) if init == "pretrained" else untrained(config.encoder, seed)
-    pooled = tuple(config.pooled) or tuple(encoder.widths)
-    for name in pooled:
-        if name not in encoder.widths:
-            raise UserError(f"pooled: the encoder has no {name!r}.{nearest(name, tuple(encoder.widths))}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = LinearHead(encoder, pooled, len(protocol.classes), config.dropout)
-    return FinetuneTask(encoder, head, protocol.label)
-
-
-def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, Any]:
-    names = config.inputs.split("+") if config.inputs else list(encoder.inputs)
-    for name in names:
-        if name not in encoder.inputs:
-            raise UserError(f"inputs: the encoder takes no {name!r}.{nearest(name, tuple(encoder.inputs))}")
-    return {name: encoder.inputs[name] for name in names}
-
-
-def _train_loader(setting: _Setting, encoder: Encoder, seed: int) -> TrainLoader:
-    config, inputs = setting.config, _inputs(setting.config, encoder)
-    stream = StreamConfig(
-        shards=config.shards,
-        features=FeaturesConfig(),
-        global_batch=config.global_batch,
-        micro_batch=config.micro_batch,
-        workers=config.workers,
-        text="text" in inputs,
+def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFolder:
+    """The run's own, which tells its config and its clips."""
+    config, init, seed = plan.config, run.init, run.seed
+    # without what does not change the run, so that a seed, a share or a row can be added later
+    own = replace(
+        config, init=[init], seeds=[seed], label_shares=[run.share] if run.share < 1 else [], best_of=0, missing=True
     )
-    return TrainLoader(
-        setting.shard_set,
-        stream,
-        vocabulary=Vocabulary(encoder.words) if "text" in inputs else None,
-        seed=seed,
-        rank=setting.distributed.rank,
-        world=setting.distributed.world,
-        prepare=setting.protocol.relabel,
-        labels={setting.protocol.label: setting.protocol.corpus_classes},
-        features=features_of(inputs),
-    )
+    path = Path(config.out) / "runs"
+    if len(plan.divisions) > 1:
+        path /= part.division.name.replace("/", "-")
+    if run.share < 1:
+        path /= f"labels-{run.share:g}"
+    folder = RunFolder.open(path / f"{init}-seed-{seed}", own, distributed, (*MAY_CHANGE, "num_resamples"))
+    shard_set = plan.shard_set
+    folder.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
+    divided = dict.fromkeys([part.division.name], part.division.facts["split SHA-256"])
+    folder.keep("division.json", json.dumps(divided, indent=1) + "\n", "otherwise divided clips")
+    return folder
 
 
-def _eval_loader(setting: _Setting, encoder: Encoder, split: str) -> EvalLoader:
-    config, inputs = setting.config, _inputs(setting.config, encoder)
-    return EvalLoader(
-        setting.shard_set,
-        features_of(inputs),
-        vocabulary=Vocabulary(encoder.words) if "text" in inputs else None,
-        batch_size=config.micro_batch,
-        rank=setting.distributed.rank,
-        world=setting.distributed.world,
-        split=split,
-        workers=config.workers,
-        prepare=setting.protocol.relabel,
-        labels={setting.protocol.label: setting.protocol.corpus_classes},
-    )
-
-
-def _evaluation(setting: _Setting, outcomes: Mapping[str, list[_Outcome]]) -> evaluation.Evaluation:
-    config, protocol = setting.config, setting.protocol
-    inputs = config.inputs or "+".join(load(config.encoder).inputs)
-    splits = {split: found.split for split, found in next(iter(outcomes.values()))[0].predicted.items()}
-    systems = baselines(protocol, {"": splits["train"].truth}, splits["test"])
-    trivial = len(systems)
-    percent = conventions.by_name(protocol.kind)[protocol.select].percent
-    for init in sorted(outcomes, reverse=True):  # from scratch first: baselines stand above what they are for
-        runs = outcomes[init]
-        steps, score = ", ".join(str(one.step) for one in runs), float(np.mean([one.score for one in runs]))
-        rows = np.stack([one.predicted["test"].probabilities for one in runs])
-        note = f"step {steps} ({protocol.select} {evaluation_report.number(score, percent)})"
-        systems.append(
-            evaluation.System(
-                name=TITLES[init], inputs=inputs, predictions=rows.argmax(axis=-1), probabilities=rows, note=note
-            )
-        )
-    titles = [system.title for system in systems[trivial:]]
-    digest = sha256(Path(config.encoder) / "model.safetensors")
-    pretrained = compare(Path(config.encoder), setting.shard_set)
-    if pretrained.shared:
-        LOG.warning("the encoder was pretrained on clips that are scored here: %s", pretrained.told)
-    return evaluation.Evaluation(
-        title=f"Fine-tuning: {protocol.label}, {protocol.name}",
-        protocol=protocol,
-        splits=splits,
-        split_rule=setting.shard_set.manifest.split,
-        systems=systems,
-        compared=[(titles[-1], title) for title in titles[:-1]],
-        drawn=titles[-1],
-        num_resamples=config.num_resamples,
-        facts={
-            "training": f"encoder and linear head together, {config.trainer.max_steps} steps of {config.global_batch} "
-            f"clips, {config.optimizer.name}, learning rate {config.optimizer.lr:g}; the step with the best "
-            f"{protocol.select} on valid",
-            "seeds": ", ".join(map(str, config.seeds)),
-            "encoder": f"`{'/'.join(Path(config.encoder).parts[-3:])}`, model SHA-256 `{digest}`; random takes its "
-            "architecture only",
-            "scored clips in its pretraining": pretrained.told,
-            **setting.suits,
-        },
-    )
+def _subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """What is left when some are removed, the larger ones first."""
+    return [kept for size in range(len(modalities) - 1, 0, -1) for kept in combinations(modalities, size)]

@@ -4,7 +4,6 @@ Legend: S runs of a system (sources and seeds), N labelled test clips, R rows of
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from linear_probe import targets
 from linear_probe.study import LEARNT, Learnt, Study
-from triptych import baselines, evaluation
+from shards.truth import whole_steps
+from triptych import answers, baselines, evaluation
 from triptych.config import UserError
 from triptych.conventions import by_name
 from triptych.evaluation_report import number
@@ -42,9 +42,9 @@ class HeldOut:
 
     def system(self, said: Said) -> evaluation.System:
         """A row of the report."""
-        values = targets.said(self.study.protocol, said.outputs)
+        values = answers.said(self.study.protocol, said.outputs)
         predictions = self._by_clip(values) if self.study.protocol.kind == "series" else values[:, self.kept]
-        shares = targets.probabilities(self.study.protocol, said.outputs)
+        shares = answers.probabilities(self.study.protocol, said.outputs)
         return evaluation.System(
             name=said.name,
             inputs=said.inputs,
@@ -68,7 +68,7 @@ class HeldOut:
         runs = np.empty((len(values), len(self.split.keys)), dtype=object)
         for run, rows in enumerate(values):
             series = targets.by_clip(self.study.table, clips, rows, [len(steps) for steps in truth])
-            whole = [one[targets.whole_steps(steps)] for one, steps in zip(series, truth, strict=True)]
+            whole = [one[whole_steps(steps)] for one, steps in zip(series, truth, strict=True)]
             for index, place in enumerate(np.flatnonzero(self.kept)):
                 runs[run, index] = whole[place]
         return runs
@@ -81,7 +81,7 @@ def open_labels(study: Study) -> HeldOut:
         UserError: none has any.
     """
     keys = study.test_keys
-    kept, truth = _labelled(study, keys)
+    kept, truth = study.truth.scored(keys)
     if not kept.any():
         raise UserError(f"none of the {len(keys)} held-out clips has a label that {study.protocol.name} scores")
     names = [division.name for division in study.divisions for _ in division.keys["test"]]
@@ -97,7 +97,7 @@ def open_labels(study: Study) -> HeldOut:
 def learning_split(study: Study, division: int, name: str) -> evaluation.Split:
     """Train or valid of a division as the report counts it."""
     keys = study.divisions[division].keys[name]
-    kept, truth = _labelled(study, keys)
+    kept, truth = study.truth.scored(keys)
     labelled = tuple(key for key, there in zip(keys, kept, strict=True) if there)
     return evaluation.Split(keys=labelled, truth=truth, left_out=int((~kept).sum()))
 
@@ -122,14 +122,3 @@ def describe(study: Study, learnt: Learnt) -> str:
         "; layers from the input on weigh " + " ".join(f"{w:.2f}" for w in np.mean(weights, axis=0)) if weights else ""
     )
     return f"{name}{share} ({study.protocol.select} {score}){stopped}{layers}"
-
-
-def _labelled(study: Study, keys: Sequence[str]) -> tuple[NDArray[np.bool_], Units]:
-    """[N] of all: which have labels; and the labels of those, of series at the steps that have them."""
-    values = study.truth.of(keys)
-    kept = targets.labelled(values)
-    values = values[kept]
-    if values.dtype == object:
-        for index, steps in enumerate(values):
-            values[index] = steps[targets.whole_steps(steps)]
-    return kept, values

@@ -15,8 +15,8 @@ from torch import Tensor
 from linear_probe.heads.base import Fitted, Problem
 from linear_probe.heads.config import HeadsConfig, Linear
 from linear_probe.rows import View
-from linear_probe.targets import num_outputs, said
 from triptych import conventions
+from triptych.answers import num_outputs, said
 from triptych.config import UserError
 from triptych.protocols.protocol import Protocol
 from triptych.significance import Units

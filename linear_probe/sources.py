@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from linear_probe.blocks import FUSED, Block, Layer
-from linear_probe.steps import on_steps
 from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.encoder import Encoded, Encoder
+from triptych.models.steps import on_steps
 
 BAG_OF_WORDS = 1000
 """Most frequent words that the input baseline counts; the rest share one column."""

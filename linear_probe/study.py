@@ -18,7 +18,7 @@ from linear_probe.rows import Row, features
 from linear_probe.select import Chosen, Lesson, Trial, choose
 from linear_probe.table import Table
 from shards.divisions import Division
-from shards.truth import Truth, share_of, shuffled
+from shards.truth import Truth, labelled, share_of, shuffled
 from triptych.config import UserError
 from triptych.protocols.protocol import Protocol
 from triptych.significance import Units
@@ -80,7 +80,7 @@ class Study:
         """
         keys = sorted({key for division in self.divisions for split in LEARNT for key in division.keys[split]})
         values = self.truth.of(keys)
-        there = targets.labelled(values)
+        there = labelled(values)
         if not there.any():
             labels = ", ".join(target.label for target in self.protocol.targets)
             raise UserError(

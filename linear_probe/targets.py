@@ -4,7 +4,6 @@ Legend: N clips, R rows of a table, C outputs of a head, E targets of a protocol
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,35 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linear_probe.table import Table
+from triptych.answers import num_outputs
 from triptych.batch import UNLABELLED
-from triptych.labels import Series
 from triptych.protocols.protocol import Protocol
 from triptych.significance import Units
-
-
-def num_outputs(protocol: Protocol) -> int:
-    """C: classes of a choice, else targets."""
-    return len(protocol.classes) if protocol.kind == "classes" else len(protocol.targets)
-
-
-def rate_of(protocol: Protocol) -> float | None:
-    """Steps a second of a protocol of series; None of clips."""
-    form = protocol.targets[0].form
-    return form.rate_hz if isinstance(form, Series) else None
-
-
-def labelled(values: Units) -> NDArray[np.bool_]:
-    """[N]: which clips have all labels of the protocol; of series, at one step or more."""
-    if values.dtype == object:
-        return np.array([bool(whole_steps(steps).any()) for steps in values], dtype=bool)
-    if np.issubdtype(values.dtype, np.integer):
-        return np.asarray(values != UNLABELLED)
-    return ~np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
-
-
-def whole_steps(series: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """[T] of a series [T, E]: which steps have all labels."""
-    return ~np.asarray(np.isnan(series).any(axis=1))
 
 
 def place(table: Table, clips: NDArray[np.int64], values: Units, protocol: Protocol) -> Tensor:
@@ -77,29 +51,6 @@ def rows_with_labels(table: Table, clips: NDArray[np.int64], y: Tensor) -> NDArr
 def rows_of(table: Table, clips: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of some clips, clip by clip."""
     return np.concatenate([np.arange(table.offsets[clip], table.offsets[clip + 1]) for clip in clips] or [clips])
-
-
-def said(protocol: Protocol, outputs: Tensor) -> NDArray[Any]:
-    """What a head's outputs mean.
-
-    Args:
-        protocol: of the labels.
-        outputs: [..., R, C] logits or numbers.
-
-    Returns:
-        [..., R] class indices; [..., R, E] 0 or 1 (probability above 0.5); [..., R] sentiment; [..., R, E] series.
-    """
-    if protocol.kind == "classes":
-        return outputs.argmax(dim=-1).numpy()
-    if protocol.kind == "emotions":
-        return (outputs > 0).long().numpy()
-    numbers = outputs.double().numpy()
-    return numbers[..., 0] if protocol.kind == "sentiment" else numbers
-
-
-def probabilities(protocol: Protocol, outputs: Tensor) -> NDArray[np.float64] | None:
-    """[..., R, C] of classes, else None."""
-    return outputs.double().softmax(dim=-1).numpy() if protocol.kind == "classes" else None
 
 
 def by_clip(table: Table, clips: NDArray[np.int64], rows: NDArray[np.float64], lengths: Sequence[int]) -> Units:

@@ -73,8 +73,6 @@ class Clips(Dataset[Batch]):
         self._prepare = prepare
         self._keep_damaged = keep_damaged
         self._word_errors = word_errors
-        self._shards = [info.name for info in shard_set.manifest.shards if info.split == split and info.num_samples]
-        self._ends = np.cumsum(self.split.shard_sizes)
         stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
         self._stored = {
             modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
@@ -149,7 +147,7 @@ class Clips(Dataset[Batch]):
         try:
             return feature.compute(members)
         except DecodeError as error:
-            shard = self._shards[int(np.searchsorted(self._ends, sample_id, side="right"))]
+            shard = self.split.shard_name(sample_id)
             raise DamagedClip(
                 f"{shard}: clip {key}: {feature.spec.name} cannot be computed: {error}; write the shards again"
             ) from None

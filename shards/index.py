@@ -4,13 +4,14 @@ No torch. Opening reads the manifest alone: at a million clips the indexes are a
 needs a few shards' at a time.
 """
 
+import copy
 import hashlib
 import io
 import json
 import os
 import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -229,6 +230,20 @@ class ShardSet:
             self._splits[name] = Split(self._storage, name, shards, self.manifest.durations_sha256[name])
         return self._splits[name]
 
+    def divided(self, keys: Mapping[str, Collection[str]]) -> "ShardSet":
+        """The same clips with other splits, as shards.divisions gives them; nothing is copied, and the indexes of all
+        shards are read. The vocabulary stays that of the written training split.
+
+        Args:
+            keys: split -> its clips, in whatever splits they were written.
+        """
+        from shards.selection import select  # which is made of this module's splits
+
+        there = dict.fromkeys(shard.split for shard in self.manifest.shards if shard.num_samples)
+        other = copy.copy(self)
+        other._splits = dict(select([self.split(name) for name in there], keys))
+        return other
+
     def vocabulary(self) -> Vocabulary:
         """Which word has which id.
 
@@ -284,6 +299,10 @@ class Split:
     def keys(self) -> list[str]:
         """Of all clips, by id. Reads every index: seconds and a hundred bytes a clip at a million clips."""
         return [key for info in self._shards for key in load_index(self._storage, info).samples]
+
+    def shard_name(self, sample_id: int) -> str:
+        """File name of the shard that holds a sample."""
+        return self._shards[self._place(sample_id)[0]].name
 
     def record(self, sample_id: int) -> ClipRecord:
         """What the sample's JSON says of the clip.

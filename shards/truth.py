@@ -63,6 +63,21 @@ class Truth:
         array: NDArray[Any] = np.array(values, dtype=dtype).reshape(len(keys), len(self._protocol.targets))
         return array if self._protocol.kind == "emotions" else array[:, 0]
 
+    def scored(self, keys: Sequence[str]) -> tuple[NDArray[np.bool_], Units]:
+        """What a score can be taken over; raises as `of`.
+
+        Returns:
+            [N] of `keys`: which have all labels of the protocol. The labels of those, of series at the steps that have
+            them all.
+        """
+        values = self.of(keys)
+        kept = labelled(values)
+        values = values[kept]
+        if values.dtype == object:
+            for index, steps in enumerate(values):
+                values[index] = steps[whole_steps(steps)]
+        return kept, values
+
     def _load(self, keys: Sequence[str]) -> None:
         """Read what is not known yet, in the order of the shards: sorted keys jump from shard to shard."""
         unknown = set(keys) - self._values.keys()
@@ -162,6 +177,20 @@ def shuffled(values: Units, seed: int) -> Units:
     for index, other in zip(labelled, others, strict=True):
         mixed[index] = np.resize(values[other], values[index].shape) if values.dtype == object else values[other]
     return mixed
+
+
+def labelled(values: Units) -> NDArray[np.bool_]:
+    """[N]: which clips have all labels of the protocol; of series, at one step or more."""
+    if values.dtype == object:
+        return np.array([bool(whole_steps(steps).any()) for steps in values], dtype=bool)
+    if _is_classes(values):
+        return np.asarray(values != UNLABELLED)
+    return ~np.asarray(np.isnan(values).reshape(len(values), -1).any(axis=1))
+
+
+def whole_steps(series: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[T] of a series [T, E]: which steps have all labels."""
+    return ~np.asarray(np.isnan(series).any(axis=1))
 
 
 def _is_classes(values: Units) -> bool:

@@ -24,6 +24,7 @@ SCHEMAS = {
     "linear_probe": "linear_probe.config:ProbeConfig",
     "encoder": "shards.encoders:EncoderConfig",
     "finetune": "finetune.config:FinetuneConfig",
+    "search": "finetune.search.config:SearchConfig",
 }
 FILES = sorted((ROOT / "configs").glob("*/*.yaml"))
 HEADER = ("command", "hardware", "time", "expect")

@@ -97,7 +97,7 @@ class Engine(ABC):
         tally, sums, (stops, *numbers) = self._over_ranks("train_step", records, stop(), *own.numbers)
         if not all(math.isfinite(value) for (kind, _), (value, _) in sums.items() if kind == "loss"):
             refuse_broken(self.distributed.gather(tally.find_broken(micro_batches)), step)
-        grad_norm = self._step(lr)
+        grad_norm = self._step(lr, step)
         if not math.isfinite(grad_norm):
             raise UserError(
                 f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; continue from the last "
@@ -262,7 +262,7 @@ class Engine(ABC):
         """Add a micro-batch's gradient; after the last one gradients are averaged over ranks."""
 
     @abstractmethod
-    def _step(self, lr: float) -> float:
+    def _step(self, lr: float, step: int) -> float:
         """Clip and step; returns the gradient's norm before clipping, and where it can leaves out a step of a norm that
         is not finite."""
 

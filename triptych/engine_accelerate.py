@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from triptych.distributed import Distributed
 from triptych.engine import Engine
-from triptych.optim import OptimizerConfig, build
+from triptych.optim import OptimizerConfig, Rate, build
 from triptych.step_loss import StepLoss
 from triptych.task import Task
 
@@ -37,6 +38,7 @@ class AccelerateEngine(Engine):
         optimizer: OptimizerConfig,
         max_steps: int,
         seed: int,
+        rates: Mapping[str, Rate] | None = None,
     ) -> None:
         """Wrap the task.
 
@@ -47,6 +49,7 @@ class AccelerateEngine(Engine):
             optimizer: AdamW or SGD, and its schedule.
             max_steps: of the run, for the schedule.
             seed: of dropout.
+            rates: name of a parameter of the task -> its learning rate, where some have one of their own.
         """
         super().__init__(task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps)
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -57,7 +60,7 @@ class AccelerateEngine(Engine):
         wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=distributed.device.type == "cpu", kwargs_handlers=[wrapping])
         loss = StepLoss(task, config.precision).to(distributed.device)
-        self._optimizer = build(loss, optimizer)
+        self._optimizer = build(loss, optimizer, self._by_id(rates or {}))
         self._wrapped: Any = self._accelerator.prepare(loss)
 
     def _module(self) -> nn.Module:
@@ -69,9 +72,16 @@ class AccelerateEngine(Engine):
     def _backward(self, loss: Tensor, last: bool) -> None:
         self._accelerator.backward(loss)
 
-    def _step(self, lr: float) -> float:
+    def _by_id(self, rates: Mapping[str, Rate]) -> dict[int, Rate]:
+        return {id(weight): rates[name] for name, weight in self.task.named_parameters() if name in rates}
+
+    def _step(self, lr: float, step: int) -> float:
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            rate = group.get("rate", Rate())
+            group["lr"] = lr * rate.scale
+            if step < rate.from_step:  # without a gradient there is neither an update nor a moment
+                for weight in group["params"]:
+                    weight.grad = None
         norm = float(self._accelerator.clip_grad_norm_(self.task.parameters(), self._config.clip_norm or float("inf")))
         if math.isfinite(norm):
             self._optimizer.step()

@@ -98,7 +98,7 @@ class DeepSpeedEngine(Engine):
         if not last:
             self._engine.step()  # counts the micro-batch, updates nothing
 
-    def _step(self, lr: float) -> float:
+    def _step(self, lr: float, step: int) -> float:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         if self._config.zero_stage:

@@ -1,6 +1,7 @@
 """The optimizer and the learning rate: AdamW or SGD, and schedules that are pure functions of the step."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -105,22 +106,41 @@ def lr_at(step: int, config: OptimizerConfig, max_steps: int) -> float:
     return config.lr
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters as an optimizer's groups: with weight decay, and without (biases, norms, embeddings)."""
+@dataclass(frozen=True)
+class Rate:
+    """How a parameter's learning rate differs from the schedule's."""
+
+    scale: float = 1.0
+    from_step: int = 0
+    """Before this optimizer step the parameter stays as it is."""
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, rates: Mapping[int, Rate] | None = None
+) -> list[dict[str, Any]]:
+    """The trainable parameters as an optimizer's groups: with weight decay, and without (biases, norms, embeddings).
+
+    Args:
+        module: with the parameters.
+        weight_decay: of matrices and filters.
+        rates: `id` of a parameter -> its rate, where some have one of their own; the groups then say theirs as "rate".
+    """
     embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in trainable if parameter.ndim > 1 and id(parameter) not in embeddings]
-    kept = {id(parameter) for parameter in decayed}
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trainable if id(parameter) not in kept], "weight_decay": 0.0},
+    groups: dict[tuple[bool, Rate], list[nn.Parameter]] = {}
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and id(parameter) not in embeddings
+            groups.setdefault((not decays, (rates or {}).get(id(parameter), Rate())), []).append(parameter)
+    order = sorted(groups, key=lambda key: (key[0], key[1].scale, key[1].from_step))
+    return [
+        {"params": groups[key], "weight_decay": 0.0 if key[0] else weight_decay, **({"rate": key[1]} if rates else {})}
+        for key in order
     ]
-    return [group for group in groups if group["params"]]  # DeepSpeed cannot flatten an empty group
 
 
-def build(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build(module: nn.Module, config: OptimizerConfig, rates: Mapping[int, Rate] | None = None) -> torch.optim.Optimizer:
     """The optimizer over the module's trainable parameters; the engine sets the learning rate of every step."""
-    groups = parameter_groups(module, config.weight_decay)
+    groups = parameter_groups(module, config.weight_decay, rates)
     if config.name == "sgd":
         assert config.momentum is not None
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

@@ -58,11 +58,15 @@ class TrainerConfig:
     best_metric: str | None = None
     """Figure that chooses what is exported, e.g. valid/loss/masked_lm; without one it is the last step."""
     best_is: Literal["lowest", "highest"] = "lowest"
+    patience: int | None = None
+    """The run ends after this many evaluations in a row without a better `best_metric`; the schedule does not know."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}: {getattr(self, name)} must be at least 1")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"trainer.patience: {self.patience} must be at least 1")
 
 
 class Trainer:
@@ -87,7 +91,12 @@ class Trainer:
             config: lengths and intervals.
             save_encoder: called with (folder, encoder weights) for every checkpoint.
             evaluators: called together every `evaluate_every` steps; figures are logged as <name>/<figure>.
+
+        Raises:
+            UserError: patience without a metric that tells what is better.
         """
+        if config.patience is not None and config.best_metric is None:
+            raise UserError("trainer.patience: without trainer.best_metric nothing tells what is better")
         self._engine = engine
         self._loader = loader
         self._run = run
@@ -116,7 +125,8 @@ class Trainer:
         with contextlib.closing(log), self._listen(), self._progress(start) as show:
             self._evaluate_if_due(start, log)
             steps = self._loader.steps(start)
-            for step in range(start, self._config.max_steps):
+            last = start if self._is_spent(log) else self._config.max_steps  # ended before an interruption
+            for step in range(start, last):
                 began = time.perf_counter()
                 micro_batches = next(steps)
                 waited = time.perf_counter() - began
@@ -135,6 +145,8 @@ class Trainer:
                     return EXIT_REQUEUE
                 self._evaluate_if_due(done, log)
                 self._checkpoints.prune(self._best(log))
+                if self._evaluates(done) and self._is_spent(log):
+                    break
             self._export(log)
             if any(self._account.figures().values()):
                 self._say(f"reading: {self._account}")
@@ -178,6 +190,22 @@ class Trainer:
                     for figure, value in evaluator.evaluate(step).items()
                 }
                 log.write(step, figures)
+
+    def _is_spent(self, log: MetricsLog) -> bool:
+        """Whether patience has run out, as the log of all evaluations tells (a collective)."""
+        metric, patience = self._config.best_metric, self._config.patience
+        if metric is None or patience is None:
+            return False
+
+        def look() -> bool:
+            sign = 1 if self._config.best_is == "lowest" else -1
+            scores = [sign * row[metric] for row in log.rows() if math.isfinite(row.get(metric, math.nan))]
+            spent = bool(scores) and len(scores) - 1 - scores.index(min(scores)) >= patience
+            if spent:
+                self._say(f"{patience} evaluations without a better {metric}: the run ends here")
+            return spent
+
+        return self._distributed.on_main(look)
 
     def _best(self, log: MetricsLog) -> int | None:
         """Step of the best checkpoint that is there, also written to best.json (a collective)."""

@@ -3,13 +3,16 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from finetune.heads import LinearHead
+from finetune import losses
+from finetune.heads.linear import LinearConfig
 from finetune.task import FinetuneTask
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
+from triptych.protocols import registry
 
 SPECS = {"audio": FeatureSpec(name="b", modality="audio", version=1, rate_hz=10, shape=(3,), dtype="float32")}
+PROTOCOL = registry.find("synthetic", ("happy", "sad", "neutral"))
 
 
 class TinyEncoder(Encoder):
@@ -20,7 +23,7 @@ class TinyEncoder(Encoder):
         self.inputs, self.words, self.widths = SPECS, (), {"audio": 4, "fused": 2}
         self.linear = nn.Linear(3, 4)
 
-    def encode(self, batch):
+    def encode(self, batch, *, fuse=True, layers=False):
         audio = batch.tracks["audio"]
         pooled = self.linear(audio.values.mean(1)) * audio.present[:, None]
         return Encoded(pooled={"audio": pooled}, present={"audio": audio.present})
@@ -29,7 +32,8 @@ class TinyEncoder(Encoder):
 def task(dropout=0.0):
     torch.manual_seed(0)
     encoder = TinyEncoder()
-    return FinetuneTask(encoder, LinearHead(encoder, ("audio", "fused"), 3, dropout), "emotion")
+    head = LinearConfig(dropout=dropout).build(encoder, ("audio",), 3, None)
+    return FinetuneTask(encoder, head, losses.build("", PROTOCOL, None))
 
 
 def labelled(*classes):
@@ -64,6 +68,6 @@ def test_the_encoder_trains_too():
 
 def test_dropout_is_off_in_evaluation():
     trained, batch = task(dropout=0.5), labelled(0, 1)
-    assert not torch.equal(trained.logits(batch), trained.logits(batch))
+    assert not torch.equal(trained.outputs(batch), trained.outputs(batch))
     trained.eval()
-    assert torch.equal(trained.logits(batch), trained.logits(batch))
+    assert torch.equal(trained.outputs(batch), trained.outputs(batch))

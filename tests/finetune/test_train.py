@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.config import FinetuneConfig
-from finetune.train import build_task, run
+from finetune.heads.config import HeadConfig
+from finetune.heads.linear import LinearConfig
+from finetune.plan import make_plan
+from finetune.train import run
 from triptych.config import UserError
 from triptych.engine import Engine
 from triptych.models.load import load
 from triptych.optim import OptimizerConfig
-from triptych.protocols import registry
 from triptych.trainer import TrainerConfig
 
 
@@ -97,11 +99,10 @@ def test_an_interrupted_command_ends_as_if_it_had_not_been(tones: Path, tmp_path
 
 
 def test_seeds_change_the_head_and_random_weights_but_not_pretrained_ones(tones: Path, tmp_path: Path):
-    settings, protocol = config(tones, tmp_path), registry.find("ravdess", ("happy", "sad"))
+    plan = make_plan(config(tones, tmp_path))
+    (part,) = plan.parts[1.0]
     weights = {
-        (init, seed): build_task(settings, protocol, init, seed).state_dict()
-        for init in ("pretrained", "random")
-        for seed in (0, 1)
+        (init, seed): plan.task(part, init, seed).state_dict() for init in ("pretrained", "random") for seed in (0, 1)
     }
     name = next(name for name in weights["random", 0] if name.startswith("encoder.towers") and name.endswith("weight"))
     assert torch.equal(weights["pretrained", 0][name], weights["pretrained", 1][name])
@@ -114,11 +115,13 @@ def test_seeds_change_the_head_and_random_weights_but_not_pretrained_ones(tones:
 def test_mistakes_are_told_in_one_sentence(tones: Path, tmp_path: Path):
     for settings, message in (
         ({"inputs": "audo"}, "Did you mean audio"),
-        ({"pooled": ["video"]}, "no 'video'"),
-        ({"encoder": "nowhere"}, "no encoder here"),
+        ({"head": HeadConfig(linear=LinearConfig(pooled=["video"]))}, "no 'video'"),
+        ({"encoder": "nowhere"}, "no encoder"),
     ):
         with pytest.raises(UserError, match=message):
             run(config(tones, tmp_path / "out", **settings))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.md").write_text("done")
     with pytest.raises(UserError, match="finished report"):
         run(config(tones, tmp_path / "out"))

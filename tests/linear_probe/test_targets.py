@@ -6,6 +6,8 @@ import torch
 
 from linear_probe import targets
 from linear_probe.table import Table
+from shards.truth import labelled
+from triptych import answers
 from triptych.batch import UNLABELLED
 from triptych.protocols import registry
 
@@ -22,10 +24,10 @@ def series(*clips):
 
 
 def test_a_clip_counts_where_all_its_labels_are_there():
-    assert targets.labelled(np.array([2, UNLABELLED, 0])).tolist() == [True, False, True]
-    assert targets.labelled(np.array([0.5, np.nan])).tolist() == [True, False]
-    assert targets.labelled(np.array([[1.0, 0.0], [1.0, np.nan]])).tolist() == [True, False]
-    assert targets.labelled(series([[np.nan, 1], [2, 3]], [[np.nan, np.nan]])).tolist() == [True, False]
+    assert labelled(np.array([2, UNLABELLED, 0])).tolist() == [True, False, True]
+    assert labelled(np.array([0.5, np.nan])).tolist() == [True, False]
+    assert labelled(np.array([[1.0, 0.0], [1.0, np.nan]])).tolist() == [True, False]
+    assert labelled(series([[np.nan, 1], [2, 3]], [[np.nan, np.nan]])).tolist() == [True, False]
 
 
 def test_classes_lie_at_the_rows_of_their_clips():
@@ -58,11 +60,11 @@ def test_a_series_said_is_as_long_as_its_labels():
 )
 def test_what_outputs_say(protocol, outputs, wanted):
     found = registry.find(protocol)
-    assert targets.num_outputs(found) == len(outputs[0])
-    assert targets.said(found, torch.tensor(outputs)).tolist() == wanted
+    assert answers.num_outputs(found) == len(outputs[0])
+    assert answers.said(found, torch.tensor(outputs)).tolist() == wanted
 
 
 def test_only_a_choice_has_probabilities():
-    shares = targets.probabilities(registry.find("ravdess_6"), torch.zeros(2, 1, 6))
+    shares = answers.probabilities(registry.find("ravdess_6"), torch.zeros(2, 1, 6))
     assert shares == pytest.approx(np.full((2, 1, 6), 1 / 6))
-    assert targets.probabilities(registry.find("mosi"), torch.zeros(2, 1, 1)) is None
+    assert answers.probabilities(registry.find("mosi"), torch.zeros(2, 1, 1)) is None

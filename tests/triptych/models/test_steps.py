@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from linear_probe.steps import num_steps, on_steps
 from triptych.batch import Track
+from triptych.models.steps import num_steps, on_steps
 
 
 def track(*middles):

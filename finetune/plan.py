@@ -1,0 +1,205 @@
+"""What all runs of a command share, found out before any of them starts."""
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune import losses
+from finetune.config import FinetuneConfig, Init
+from finetune.rates import freeze
+from finetune.task import FinetuneTask, Labels
+from shards.divisions import Division, divisions
+from shards.encoders import Opened, open_encoder
+from shards.features.config import FeaturesConfig
+from shards.features.recover import features_of
+from shards.index import ShardSet
+from shards.pretrained_on import compare
+from shards.read import EvalLoader, StreamConfig, TrainLoader
+from shards.suits import check_suits
+from shards.truth import Truth, share_of
+from shards.words import Vocabulary
+from triptych.answers import num_outputs, rate_of
+from triptych.config import UserError, nearest
+from triptych.distributed import Distributed
+from triptych.modalities import FeatureSpec
+from triptych.models.encoder import Encoder
+from triptych.protocols import registry
+from triptych.protocols.protocol import Protocol
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a run learns from and is tested on: a division, or a share of its training labels."""
+
+    division: Division
+    share: float
+    keys: Mapping[str, tuple[str, ...]]
+    """Split -> clips."""
+    shards: ShardSet
+    """With these splits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Protocol, clips, encoder."""
+
+    config: FinetuneConfig
+    protocol: Protocol
+    shard_set: ShardSet
+    divisions: Sequence[Division]
+    rule: str
+    """The protocol's split rule, see Evaluation.rule."""
+    truth: Truth
+    opened: Opened
+    inputs: Mapping[str, FeatureSpec]
+    """Modality -> feature, of those that are shown."""
+    facts: Mapping[str, str]
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the training labels that runs learn from: all, and the smaller ones of the learning curve."""
+        return [1.0, *sorted({share for share in self.config.label_shares if share < 1}, reverse=True)]
+
+    @cached_property
+    def parts(self) -> dict[float, list[Part]]:
+        """Share -> a part for each division.
+
+        Raises:
+            UserError: no training clip has a label.
+        """
+        return {share: [self._part(division, share) for division in self.divisions] for share in self.shares}
+
+    def task(self, part: Part, init: Init, seed: int) -> FinetuneTask:
+        """The encoder with a fresh head; a function of the config, the part's training labels, `init` and `seed`.
+
+        Raises:
+            UserError: the head, the loss or what is to be frozen does not fit.
+        """
+        config, protocol = self.config, self.protocol
+        encoder = self.opened.untrained(seed) if init == "random" else copy.deepcopy(self.opened.encoder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            head = config.head.build(encoder, tuple(self.inputs), num_outputs(protocol), rate_of(protocol))
+        balanced_by = self.truth.of(part.keys["train"]) if config.balanced else None
+        frozen = freeze(encoder, config.encoder_training(init))
+        return FinetuneTask(encoder, head, losses.build(config.loss, protocol, balanced_by), frozen)
+
+    def train_loader(self, part: Part, seed: int, distributed: Distributed) -> TrainLoader:
+        """A rank's endless training stream."""
+        stream = StreamConfig(
+            shards=self.config.shards,
+            features=FeaturesConfig(),
+            global_batch=self.config.global_batch,
+            micro_batch=self.config.micro_batch,
+            workers=self.config.workers,
+            text="text" in self.inputs,
+        )
+        return TrainLoader(
+            part.shards,
+            stream,
+            vocabulary=self._vocabulary,
+            seed=seed,
+            rank=distributed.rank,
+            world=distributed.world,
+            prepare=Labels(self.protocol),
+            labels=self.protocol.labels,
+            features=features_of(self.inputs),
+        )
+
+    def eval_loader(self, part: Part, split: str, distributed: Distributed) -> EvalLoader:
+        """A rank's share of a split."""
+        return EvalLoader(
+            part.shards,
+            features_of(self.inputs),
+            vocabulary=self._vocabulary,
+            batch_size=self.config.micro_batch,
+            rank=distributed.rank,
+            world=distributed.world,
+            split=split,
+            workers=self.config.workers,
+            prepare=Labels(self.protocol),
+            labels=self.protocol.labels,
+        )
+
+    @property
+    def _vocabulary(self) -> Vocabulary | None:
+        return Vocabulary(self.opened.encoder.words) if "text" in self.inputs else None
+
+    def _part(self, division: Division, share: float) -> Part:
+        keys = dict(division.keys)
+        if share < 1:
+            keys["train"] = share_of(keys["train"], self.truth.of(keys["train"]), share, 0)
+            if not keys["train"]:
+                raise UserError(f"{division.name}: no training clip has a label that {self.protocol.name} scores")
+        as_written = not self.config.split and share == 1
+        shards = self.shard_set if as_written else self.shard_set.divided(keys)
+        return Part(division=division, share=share, keys=keys, shards=shards)
+
+
+def make_plan(config: FinetuneConfig) -> Plan:
+    """Find out what there is to do.
+
+    Raises:
+        UserError: no such encoder, protocol, class, split or modality; labels that no clip has; a split that leaks.
+    """
+    protocol = registry.find(config.protocol, tuple(config.classes))
+    shard_set = ShardSet(config.shards, config.cache)
+    opened = open_encoder(config.encoder, shard_set)
+    inputs = _inputs(config, opened.encoder)
+    name, _, number = config.split.partition("/")
+    plan = Plan(
+        config=config,
+        protocol=protocol,
+        shard_set=shard_set,
+        divisions=divisions(shard_set, protocol, config.split, _listed(config.listed)),
+        rule="/".join(filter(None, (protocol.split(name).name if name else "", number))),
+        truth=Truth(shard_set, protocol),
+        opened=opened,
+        inputs=inputs,
+        facts=_facts(config, opened, shard_set, protocol, inputs),
+    )
+    for init in config.init:  # mistakes, before hours of work
+        plan.task(plan.parts[1.0][0], init, config.seeds[0])
+    return plan
+
+
+def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
+    names = config.inputs.split("+") if config.inputs else list(encoder.inputs)
+    for name in names:
+        if name not in encoder.inputs:
+            raise UserError(f"inputs: the encoder takes no {name!r}.{nearest(name, tuple(encoder.inputs))}")
+    return {name: encoder.inputs[name] for name in names}
+
+
+def _listed(file: str) -> list[str] | None:
+    if not file:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"listed: {file}: cannot be read ({error})") from None
+
+
+def _facts(
+    config: FinetuneConfig, opened: Opened, shard_set: ShardSet, protocol: Protocol, inputs: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a reader must know of the encoder: which it is, how the clips suit it, whether it was pretrained on them."""
+    suits = check_suits(shard_set, inputs, opened.encoder.words, protocol.labels)
+    if "absent" in suits:
+        LOG.warning("warning: %s: %s; the encoder is used to more", config.shards, suits["absent"])
+    named = "/".join(Path(config.encoder).parts[-3:])  # a report is shared, and need not tell of someone's disk
+    facts = {"encoder": f"`{named}`, model SHA-256 `{opened.sha256}`; from scratch takes its architecture only"}
+    if opened.folder is not None:
+        pretrained = compare(opened.folder, shard_set)
+        if pretrained.shared:
+            LOG.warning("the encoder was pretrained on clips that are scored here: %s", pretrained.told)
+        facts["scored clips in its pretraining"] = pretrained.told
+    return facts | suits

@@ -1,0 +1,276 @@
+"""What a fine-tuning writes: the report of triptych.evaluation, with sections of its own below the tables."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.config import FinetuneConfig, Init
+from finetune.evaluation import Said, Scored, answers_of, shares_of
+from finetune.plan import Plan
+from finetune.rates import EncoderTraining
+from shards.divisions import cross_validation_sha256
+from triptych import evaluation, figures
+from triptych.baselines import baselines
+from triptych.conventions import by_name
+from triptych.evaluation import Evaluation, Split, System
+from triptych.evaluation_report import differences, number, table
+from triptych.significance import Units
+
+CURVE = "curve.png"
+ORDER: tuple[Init, ...] = ("random", "frozen", "pretrained")
+"""Of rows: baselines stand above what they are for."""
+
+
+class Run(NamedTuple):
+    """What is trained once for each division."""
+
+    init: Init
+    share: float
+    """Of the training labels."""
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What is left of a run on one division: the step that valid chose, and what it says of the held-out clips."""
+
+    step: int
+    score: float
+    """On valid."""
+    said: Said
+    removed: Mapping[str, Said] = field(default_factory=dict)
+    """Modalities that are left, joined by "+" -> what it says of them."""
+
+
+Outcomes = Mapping[Run, Sequence[Outcome]]
+"""Run -> its outcome on each division."""
+
+
+def last_row(config: FinetuneConfig) -> Init:
+    """The row that the report is about."""
+    return max(config.init, key=ORDER.index)
+
+
+def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
+    """Read the labels of the held-out clips, after every choice, and write everything into a folder.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        UserError: no held-out clip has a label.
+    """
+    author = Author(plan, outcomes)
+    whole = author.table()
+    numbers = evaluation.write(whole, out)
+    lines: list[str] = []
+    for name, title, part in (
+        ("missing", "Modalities removed at test time", author.missing(whole)),
+        ("curve", "Shares of the training labels", author.curve(whole)),
+    ):
+        if part is not None:
+            numbers[name] = evaluation.results(part)
+            lines += [f"## {title}", "", *table(numbers[name]), *differences(numbers[name])]
+    if "curve" in numbers:
+        author.draw_curve(numbers, out / "figures" / CURVE)
+    if "missing" in numbers and plan.protocol.kind in ("classes", "emotions"):
+        num_flips = author.write_flips(out / "flips.csv")
+        lines += [f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed.", ""]
+    (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    with (out / "report.md").open("a") as file:
+        file.write("\n".join(["", *lines]))
+    return numbers
+
+
+class Author:
+    """Outcomes as rows of a report."""
+
+    def __init__(self, plan: Plan, outcomes: Outcomes) -> None:
+        """Open the labels of the held-out clips."""
+        self.plan, self.outcomes, self.config, self.protocol = plan, outcomes, plan.config, plan.protocol
+        self.inputs = "+".join(plan.inputs)
+        divided = plan.divisions
+        self._places = [(number, key) for number, one in enumerate(divided) for key in one.keys["test"]]
+        folds = [divided[number].name for number, _ in self._places] if len(divided) > 1 else ()
+        self.test = Scored.of(plan.truth, [key for _, key in self._places], folds)
+        kept, _ = plan.truth.scored([key for _, key in self._places])
+        self._places = [place for place, there in zip(self._places, kept, strict=True) if there]
+
+    def table(self) -> Evaluation:
+        """The table of all rows."""
+        config, plan = self.config, self.plan
+        train = {
+            one.name if self.test.split.folds else "": Scored.of(plan.truth, one.keys["train"]).split.truth
+            for one in plan.divisions
+        }
+        rows = [system for init in self._rows for system in self._systems(init)]
+        titles = [system.title for system in rows]
+        main = self._system(last_row(config), 1.0).title
+        return Evaluation(
+            title=f"Fine-tuning: {', '.join(target.label for target in self.protocol.targets)}, {self.protocol.name}",
+            protocol=self.protocol,
+            splits=self._splits(),
+            split_rule=plan.shard_set.manifest.split,
+            rule=plan.rule,
+            systems=[*baselines(self.protocol, train, self.test.split), *rows],
+            compared=[(main, title) for title in titles if title != main and "best of" not in title],
+            drawn=main,
+            num_resamples=config.num_resamples,
+            facts=self._facts(),
+            pictures={CURVE: f"{self.protocol.select} over the share of the training labels"}
+            if config.label_shares
+            else {},
+        )
+
+    def missing(self, whole: Evaluation) -> Evaluation | None:
+        """The last row's runs, as they were trained with all modalities, shown fewer."""
+        init = last_row(self.config)
+        main = self._system(init, 1.0)
+        left = list(self._of(init, 1.0)[0][0].removed)
+        systems = [
+            replace(main, name=f"{main.name} on {main.inputs}", inputs=shown, **self._answers(init, 1.0, shown))
+            for shown in left
+        ]
+        if not systems:
+            return None
+        return replace(
+            whole, systems=[main, *systems], compared=[(one.title, main.title) for one in systems], drawn=main.title
+        )
+
+    def curve(self, whole: Evaluation) -> Evaluation | None:
+        """Every row at every share of the labels."""
+        systems = [
+            replace(system, name=_at_share(system.name, share))
+            for share in sorted(set(self.config.label_shares))
+            for system in (self._system(init, share) for init in self._rows)
+        ]
+        return replace(whole, systems=systems, compared=()) if systems else None
+
+    def draw_curve(self, numbers: Mapping[str, Any], path: Path) -> None:
+        """The selecting metric over the share of the labels."""
+        metric = numbers["protocol"]["select"]
+        entries = {row["system"]: row["metrics"][metric] for row in numbers["curve"]["systems"]}
+        lines = {
+            title: {share: entries[_at_share(title, share)] for share in set(self.config.label_shares)}
+            for title in map(self.config.title, self._rows)
+        }
+        figures.learning_curve(lines, metric, metric in numbers["protocol"]["percent"], path)
+
+    def write_flips(self, path: Path) -> int:
+        """Every prediction that changes where modalities are removed; returns their number."""
+        init = last_row(self.config)
+        rows = list(self._flips(init))
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["key", "seed", "removed", "left", "target", "truth", "with all", "without"])
+            writer.writerows(rows)
+        return len(rows)
+
+    def _flips(self, init: Init) -> Iterator[list[Any]]:
+        full, truth = self._answers(init, 1.0)["predictions"], self.test.split.truth
+        labels, several = [target.label for target in self.protocol.targets], self.protocol.kind == "emotions"
+        for left in self._of(init, 1.0)[0][0].removed:
+            removed = "+".join(name for name in self.plan.inputs if name not in left.split("+"))
+            fewer = self._answers(init, 1.0, left)["predictions"]
+            for run, clip, *target in np.argwhere(full != fewer).tolist():
+                place = (clip, *target)
+                values = [truth[place], full[(run, *place)], fewer[(run, *place)]]
+                told = [int(value) if several else self.protocol.classes[int(value)] for value in values]
+                named = labels[target[0]] if several else labels[0]
+                yield [self.test.split.keys[clip], self.config.seeds[run], removed, left, named, *told]
+
+    @property
+    def _rows(self) -> list[Init]:
+        return sorted(self.config.init, key=ORDER.index)
+
+    def _of(self, init: Init, share: float) -> list[Sequence[Outcome]]:
+        """[seeds][divisions]"""
+        return [self.outcomes[Run(init, share, seed)] for seed in self.config.seeds]
+
+    def _systems(self, init: Init) -> list[System]:
+        """A row's mean over seeds and, where it is wanted, what valid chose of every so many."""
+        row = self._system(init, 1.0)
+        if not self.config.best_of:
+            return [row]
+        size, runs, sign = self.config.best_of, self._of(init, 1.0), -1 if self.protocol.select_lowest else 1
+        chosen = [  # zip: the outcomes of several seeds on the same division
+            [max(seeds, key=lambda one: sign * one.score) for seeds in zip(*runs[start : start + size], strict=True)]
+            for start in range(0, len(runs), size)
+        ]
+        best = replace(row, name=f"{row.name}, best of {size}", note=self._note(chosen), **self._answers_of(chosen))
+        return [row, best]
+
+    def _system(self, init: Init, share: float) -> System:
+        note = self._note(self._of(init, share))
+        return System(name=self.config.title(init), inputs=self.inputs, note=note, **self._answers(init, share))
+
+    def _answers(self, init: Init, share: float, shown: str | None = None) -> dict[str, Any]:
+        return self._answers_of(self._of(init, share), shown)
+
+    def _answers_of(self, runs: Sequence[Sequence[Outcome]], shown: str | None = None) -> dict[str, Any]:
+        """`predictions` and `probabilities` of a System."""
+        each: list[Units] = []
+        shares: list[NDArray[np.float64]] = []
+        for run in runs:
+            said = [one.said if shown is None else one.removed[shown] for one in run]
+            outputs = [said[number][key] for number, key in self._places]
+            each.append(answers_of(self.protocol, self.test, outputs))
+            if (own := shares_of(self.protocol, outputs)) is not None:
+                shares.append(own)
+        predictions = np.empty((len(each), len(self._places)), dtype=object)
+        if self.protocol.kind == "series":
+            for index, units in enumerate(each):
+                predictions[index] = units
+        else:
+            predictions = np.stack(each)
+        return {"predictions": predictions, "probabilities": np.stack(shares) if shares else None}
+
+    def _note(self, runs: Sequence[Sequence[Outcome]]) -> str:
+        """Steps that were chosen, and the score on valid."""
+        steps = [one.step for run in runs for one in run]
+        told = ", ".join(map(str, steps)) if len(steps) <= 5 else f"{min(steps)} to {max(steps)}"
+        score = float(np.mean([one.score for run in runs for one in run]))
+        percent = by_name(self.protocol.kind)[self.protocol.select].percent
+        return f"step {told} ({self.protocol.select} {number(score, percent)})"
+
+    def _splits(self) -> dict[str, Split]:
+        if self.test.split.folds:
+            return {"test": self.test.split}
+        (division,) = self.plan.divisions
+        own = {name: Scored.of(self.plan.truth, division.keys[name]).split for name in ("train", "valid")}
+        return {**own, "test": self.test.split}
+
+    def _facts(self) -> dict[str, str]:
+        config, (first, *others) = self.config, self.plan.divisions
+        step = f"{config.trainer.max_steps} steps of {config.global_batch} clips, {config.optimizer.name}, "
+        step += f"learning rate {config.optimizer.lr:g}"
+        patience = config.trainer.patience
+        stop = f", ended after {patience} evaluations without a better one" if patience else ""
+        facts = {
+            "training": f"encoder and {config.head.name} head together, {step}; the step with the best "
+            f"{self.protocol.select} on valid{stop}",
+            "seeds": ", ".join(map(str, config.seeds)),
+        }
+        training = config.encoder_training(last_row(config))
+        if training != EncoderTraining():
+            facts["encoder training"] = ", ".join(f"{name} {value}" for name, value in vars(training).items())
+        if config.balanced:
+            facts["loss"] = "classes weigh the same, or positives and negatives of every emotion"
+        if config.best_of:
+            facts["best of"] = f"of every {config.best_of} seeds the one that is best on valid"
+        shared = [name for name, told in first.facts.items() if all(one.facts.get(name) == told for one in others)]
+        facts |= {name: first.facts[name] for name in shared}
+        if others:
+            facts.pop("split", None)
+            facts["cross-validation SHA-256"] = cross_validation_sha256(self.plan.divisions)
+        return {**facts, **self.plan.facts}
+
+
+def _at_share(name: str, share: float) -> str:
+    return f"{name}, {100 * share:g} % of the labels"
