@@ -82,8 +82,8 @@ class SseFtHead(Head):
         for name, core in self.model.cores.items():
             if (steps := sources[name].mask.shape[1]) > core.max_steps:
                 raise UserError(
-                    f"head.sse_ft.max_steps.{name}: {core.max_steps}, and the tower gives {steps} steps of a clip; give "
-                    "more, or write shards with shorter clips"
+                    f"head.sse_ft.max_steps.{name}: {core.max_steps}, and the tower gives {steps} steps of a clip; "
+                    "give more, or write shards with shorter clips"
                 )
         outputs: Tensor = self.model(sources).outputs
         return outputs

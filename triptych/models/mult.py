@@ -17,8 +17,8 @@ dropout for all modalities' attention: they have it for text only. Sinusoids as 
 steps: they leave out those whose first number is 0. The input layer is a convolution of one step, as in their code; the
 paper speaks of wider ones.
 
-A clip may lack modalities (theirs never do): where n is absent, no attention takes part in z_n->m, and what is left is m
-through the feed-forward layers; an absent m gives zeros. A single modality goes through its self-attention
+A clip may lack modalities (theirs never do): where n is absent, no attention takes part in z_n->m, and what is left is
+m through the feed-forward layers; an absent m gives zeros. A single modality goes through its self-attention
 transformer alone.
 
 Legend: B clips, T steps, N real steps of all clips, S steps of the source, D width, E outputs.
