@@ -22,8 +22,8 @@ from triptych.models.tower import TowerOutput
 
 SPECS = {
     "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64", max_length=9),
-    "audio": FeatureSpec(name="lfbe", modality="audio", version=1, rate_hz=5, shape=(3,), dtype="float32", max_length=20),
-    "video": FeatureSpec(name="vgg", modality="video", version=1, rate_hz=4, shape=(5,), dtype="float32", max_length=20),
+    "audio": FeatureSpec(name="a", modality="audio", version=1, rate_hz=5, shape=(3,), dtype="float32", max_length=20),
+    "video": FeatureSpec(name="v", modality="video", version=1, rate_hz=4, shape=(5,), dtype="float32", max_length=20),
 }  # fmt: skip
 SHOWN = tuple(SPECS)
 TOWERS = {
