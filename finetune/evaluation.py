@@ -131,7 +131,8 @@ def figures(protocol: Protocol, truth: Units, predictions: Units, name: str) -> 
     """
     found: dict[str, Any] = {}
     for metric in protocol.metrics:
-        for column in conventions.columns_of(protocol, metric):
+        columns = conventions.columns_of(protocol, metric)
+        for column in columns if protocol.kind != "classes" else columns[-1:]:  # a class may be absent from valid
             several = column.name not in (metric, "average") and len(protocol.targets) > 1
             title = f"{column.name} {metric}" if several else metric
             try:

@@ -25,6 +25,7 @@ SCHEMAS = {
     "encoder": "shards.encoders:EncoderConfig",
     "finetune": "finetune.config:FinetuneConfig",
     "search": "finetune.search.config:SearchConfig",
+    "ablation": "finetune.ablation:AblationConfig",
 }
 FILES = sorted((ROOT / "configs").glob("*/*.yaml"))
 HEADER = ("command", "hardware", "time", "expect")
@@ -81,6 +82,10 @@ def test_the_command_in_the_header_fits_the_schema(file: Path) -> None:
     if file.parent.name == "encoder":  # it is read by a probe, which the overrides are for
         config.load(schema("encoder"), file)
         config.load(schema("linear_probe"), config.find("ravdess", "linear_probe"), given)
+    elif file.parent.name == "ablation":  # the overrides are the fine-tuning's, and so are those of its rows
+        for name in re.findall(rf"\b{file.stem}_\w+", header(file.read_text())["command"]):
+            for row in config.load(schema("ablation"), file).rows.values():
+                config.load(schema("finetune"), config.find(name, "finetune"), [*given, *row])
     else:
         config.load(schema(file.parent.name), file, given)
 

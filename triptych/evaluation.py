@@ -24,7 +24,18 @@ from triptych.protocols.protocol import Protocol
 from triptych.scores import Score
 from triptych.significance import Units
 
-__all__ = ["Evaluation", "Split", "System", "make_folder", "merge", "read", "results", "systems_from", "write"]
+__all__ = [
+    "Evaluation",
+    "Split",
+    "System",
+    "differences",
+    "make_folder",
+    "merge",
+    "read",
+    "results",
+    "systems_from",
+    "write",
+]
 
 Entry = dict[str, Any]
 """A score in results.json: value (the mean over runs), low, high, runs; several runs: std, seeds_low, seeds_high; a
@@ -102,7 +113,13 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
         "title": evaluation.title,
         "protocol": evaluation_protocol.block(evaluation),
         "systems": [_system_block(system, evaluation) for system in systems],
-        "differences": _differences(evaluation),
+        "differences": differences(
+            evaluation.protocol,
+            evaluation.splits["test"].truth,
+            {system.title: system.predictions for system in evaluation.systems},
+            evaluation.compared,
+            evaluation.num_resamples,
+        ),
     }
 
 
@@ -166,6 +183,37 @@ def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "systems": list(systems.values()),
         "differences": compared,
     }
+
+
+def differences(
+    protocol: Protocol,
+    truth: Units,
+    systems: Mapping[str, Units],
+    compared: Sequence[tuple[str, str]],
+    num_resamples: int,
+) -> list[dict[str, Any]]:
+    """Paired differences in the protocol's metrics, first minus second, as results.json has them.
+
+    Args:
+        protocol: of any kind.
+        truth: of the test clips.
+        systems: title -> predictions of its runs, as System has them.
+        compared: pairs of titles.
+        num_resamples: of the bootstrap intervals.
+    """
+    rows = []
+    for first, second in compared:
+        row: dict[str, Any] = {"first": first, "second": second, "metrics": {}}
+        for name in protocol.metrics:
+            score = conventions.columns_of(protocol, name)[-1].score
+            pair = systems[first], systems[second]
+            try:
+                value, low, high = scores.bootstrap_difference(score, truth, *pair, num=num_resamples)
+                row["metrics"][name] = {"value": value, "low": low, "high": high}
+            except ValueError as error:
+                row["metrics"][name] = {"undefined": str(error)}
+        rows.append(row)
+    return rows
 
 
 def _names(protocol: Protocol) -> tuple[str, ...]:
@@ -257,21 +305,3 @@ def _folds(score: Score, test: Split, runs: Units) -> Entry:
             return {"undefined": f"fold {fold}: {error}"}
     each = list(values.values())
     return {"mean": float(np.mean(each)), "std": float(np.std(each, ddof=1)) if each[1:] else 0.0, "values": values}
-
-
-def _differences(evaluation: Evaluation) -> list[dict[str, Any]]:
-    by_title = {system.title: system for system in evaluation.systems}
-    truth = evaluation.splits["test"].truth
-    rows = []
-    for first, second in evaluation.compared:
-        pair = by_title[first].predictions, by_title[second].predictions
-        row: dict[str, Any] = {"first": first, "second": second, "metrics": {}}
-        for name in evaluation.protocol.metrics:
-            score = conventions.columns_of(evaluation.protocol, name)[-1].score
-            try:
-                value, low, high = scores.bootstrap_difference(score, truth, *pair, num=evaluation.num_resamples)
-                row["metrics"][name] = {"value": value, "low": low, "high": high}
-            except ValueError as error:
-                row["metrics"][name] = {"undefined": str(error)}
-        rows.append(row)
-    return rows

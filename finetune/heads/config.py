@@ -3,8 +3,12 @@
 import dataclasses
 from dataclasses import dataclass
 
+from finetune.heads.attention import AttentionConfig
 from finetune.heads.base import Head
+from finetune.heads.late_fusion import LateFusionConfig
 from finetune.heads.linear import LinearConfig
+from finetune.heads.mult import MultHeadConfig
+from finetune.heads.sse_ft import SseFtHeadConfig
 from triptych.models.encoder import Encoder
 
 
@@ -13,6 +17,10 @@ class HeadConfig:
     """A choice; the linear one where none is named."""
 
     linear: LinearConfig | None = None
+    late_fusion: LateFusionConfig | None = None
+    attention: AttentionConfig | None = None
+    sse_ft: SseFtHeadConfig | None = None
+    mult: MultHeadConfig | None = None
 
     def __post_init__(self) -> None:
         given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
