@@ -1,7 +1,6 @@
 """What a fine-tuning writes: the report of triptych.evaluation, with sections of its own below the tables."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from triptych import evaluation, figures
 from triptych.baselines import baselines
 from triptych.conventions import by_name
 from triptych.evaluation import Evaluation, Split, System
-from triptych.evaluation_report import differences, number, table
+from triptych.evaluation_report import number
 from triptych.significance import Units
 
 CURVE = "curve.png"
@@ -68,24 +67,20 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
     """
     author = Author(plan, outcomes)
     whole = author.table()
-    numbers = evaluation.write(whole, out)
-    lines: list[str] = []
-    for name, title, part in (
-        ("missing", "Modalities removed at test time", author.missing(whole)),
-        ("curve", "Shares of the training labels", author.curve(whole)),
-    ):
-        if part is not None:
-            numbers[name] = evaluation.results(part)
-            lines += [f"## {title}", "", *table(numbers[name]), *differences(numbers[name])]
-    if "curve" in numbers:
-        author.draw_curve(numbers, out / "figures" / CURVE)
-    if "missing" in numbers and plan.protocol.kind in ("classes", "emotions"):
-        num_flips = author.write_flips(out / "flips.csv")
-        lines += [f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed.", ""]
-    (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    with (out / "report.md").open("a") as file:
-        file.write("\n".join(["", *lines]))
-    return numbers
+    (out / "figures").mkdir(exist_ok=True)
+    sections = {}
+    if (missing := author.missing(whole)) is not None:
+        note = ""
+        if plan.protocol.kind in ("classes", "emotions"):
+            num_flips = author.write_flips(out / "flips.csv")
+            note = f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed."
+        title = "Modalities removed at test time"
+        sections["missing"] = evaluation.Section(title=title, numbers=evaluation.results(missing), note=note)
+    if (curve := author.curve(whole)) is not None:
+        title = "Shares of the training labels"
+        sections["curve"] = evaluation.Section(title=title, numbers=evaluation.results(curve))
+        author.draw_curve(sections["curve"].numbers, out / "figures" / CURVE)
+    return evaluation.write(whole, out, sections)
 
 
 class Author:
@@ -155,7 +150,7 @@ class Author:
     def draw_curve(self, numbers: Mapping[str, Any], path: Path) -> None:
         """The selecting metric over the share of the labels."""
         metric = numbers["protocol"]["select"]
-        entries = {row["system"]: row["metrics"][metric] for row in numbers["curve"]["systems"]}
+        entries = {row["system"]: row["metrics"][metric] for row in numbers["systems"]}
         lines = {
             title: {share: entries[_at_share(title, share)] for share in set(self.config.label_shares)}
             for title in map(self.config.title, self._rows)

@@ -1,7 +1,6 @@
 """What a probe writes: the report of triptych.evaluation, with sections of its own below the tables."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from linear_probe.rows import features
 from linear_probe.study import Study
 from shards.divisions import cross_validation_sha256
 from triptych import evaluation, figures
-from triptych.evaluation_report import differences, table
 
 EMBEDDING = "embedding.png"
 CURVE = "curve.png"
@@ -43,22 +41,18 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
     (out / "figures").mkdir(parents=True, exist_ok=True)
     if EMBEDDING in pictures:
         _draw_embedding(study, held_out, _drawn(plan, found), out / "figures" / EMBEDDING)
-    numbers = evaluation.write(replace(whole, pictures=pictures), out)
-    lines = []
-    for name, title, part in (
-        ("missing", "Modalities removed at test time", _missing(whole, held_out, found)),
-        ("curve", "Shares of the training labels", _curve(whole, held_out, found)),
-    ):
-        if part is not None:
-            numbers[name] = evaluation.results(part)
-            lines += [f"## {title}", "", *table(numbers[name]), *differences(numbers[name])]
+    sections = {
+        name: evaluation.Section(title=title, numbers=evaluation.results(part))
+        for name, title, part in (
+            ("missing", "Modalities removed at test time", _missing(whole, held_out, found)),
+            ("curve", "Shares of the training labels", _curve(whole, held_out, found)),
+        )
+        if part is not None
+    }
     if found.curve:
-        _draw_curve(numbers, found.curve, out / "figures" / CURVE)
+        _draw_curve(sections["curve"].numbers, found.curve, out / "figures" / CURVE)
     _write_grid(found.rows, out / "grid.csv")
-    (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    with (out / "report.md").open("a") as file:
-        file.write("\n".join(["", *lines]))
-    return numbers
+    return evaluation.write(replace(whole, pictures=pictures), out, sections)
 
 
 def _evaluation(plan: Plan, study: Study, held_out: HeldOut, found: Found) -> evaluation.Evaluation:
@@ -164,7 +158,7 @@ def _draw_embedding(study: Study, held_out: HeldOut, row: Said, path: Path) -> N
 
 def _draw_curve(numbers: Mapping[str, Any], curve: Mapping[float, Sequence[Said]], path: Path) -> None:
     metric = numbers["protocol"]["select"]
-    entries = {(row["system"], row["inputs"]): row["metrics"][metric] for row in numbers["curve"]["systems"]}
+    entries = {(row["system"], row["inputs"]): row["metrics"][metric] for row in numbers["systems"]}
     lines: dict[str, dict[float, Any]] = {}
     for share, rows in curve.items():
         for said in rows:

@@ -179,7 +179,11 @@ def _override(override: str) -> Any:
         raise UserError(f"override {override!r}: expected key.path=value")
     if "${" in value:
         raise UserError(f"override {override!r}: interpolation is not allowed")
-    return OmegaConf.from_dotlist([override])
+    try:
+        return OmegaConf.from_dotlist([override])
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise UserError(f"override {override!r}: the value is no YAML ({told})") from None
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -18,7 +18,8 @@ from rich.progress import track
 from triptych import conventions, evaluation_protocol, evaluation_report, figures, predictions, scores
 from triptych.config import UserError
 from triptych.conventions import Column
-from triptych.evaluation_parts import Evaluation, Split, System
+from triptych.evaluation_parts import Evaluation, Section, Split, System
+from triptych.files import write_atomically
 from triptych.predictions import Predictions
 from triptych.protocols.protocol import Protocol
 from triptych.scores import Score
@@ -26,6 +27,7 @@ from triptych.significance import Units
 
 __all__ = [
     "Evaluation",
+    "Section",
     "Split",
     "System",
     "differences",
@@ -123,13 +125,21 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
+def write(evaluation: Evaluation, folder: Path, sections: Mapping[str, Section] | None = None) -> dict[str, Any]:
     """Write report.md, results.json, predictions.csv and figures/ into `folder`, which must exist; print the table.
+
+    report.md comes last: where it is, everything is.
+
+    Args:
+        evaluation: the whole.
+        folder: of the report.
+        sections: name in results.json -> further tables, below the others.
 
     Returns:
         The content of results.json.
     """
-    numbers = results(evaluation)
+    sections = sections or {}
+    numbers = {**results(evaluation), **{name: section.numbers for name, section in sections.items()}}
     (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
     test, protocol = evaluation.splits["test"], evaluation.protocol
     given = Predictions(
@@ -147,7 +157,8 @@ def write(evaluation: Evaluation, folder: Path) -> dict[str, Any]:
     titles = [evaluation.drawn, *(one.title for one in evaluation.systems if one.name == name)]
     pictures = figures.draw(numbers, given, tuple(dict.fromkeys(titles)), folder / "figures")
     report = evaluation_report.markdown(numbers, {**pictures, **evaluation.pictures})
-    (folder / "report.md").write_text(report)
+    below = [line for one in sections.values() for line in evaluation_report.section(one.title, one.numbers, one.note)]
+    write_atomically(folder / "report.md", "\n".join([report, *below]))
     evaluation_report.show(numbers)
     return numbers
 

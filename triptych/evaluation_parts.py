@@ -71,3 +71,14 @@ class Evaluation:
     """Further lines of the protocol block."""
     pictures: Mapping[str, str] = field(default_factory=dict)
     """File in figures/ -> what it shows, of further ones that the caller draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A further table of a report, about the same clips."""
+
+    title: str
+    numbers: Mapping[str, Any]
+    """Of triptych.evaluation.results."""
+    note: str = ""
+    """A line below it."""

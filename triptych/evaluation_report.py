@@ -98,6 +98,11 @@ def published(numbers: Numbers) -> list[str]:
     return [*lines, "- a rule is this report's where it has the name; whether all clips are there, the counts tell", ""]
 
 
+def section(title: str, numbers: Numbers, note: str) -> list[str]:
+    """Lines of a further table under its own title."""
+    return [f"## {title}", "", *table(numbers), *differences(numbers), *([note, ""] if note else [])]
+
+
 def markdown(numbers: Numbers, pictures: Mapping[str, str]) -> str:
     """A report: tables, pictures, published rows, protocol block.
 

@@ -91,3 +91,9 @@ def test_saved_config_loads_back_equal(tmp_path):
 def test_missing_config_names_the_shipped_ones():
     with pytest.raises(config.UserError, match="neither a file nor a shipped config of pretrain"):
         config.find("khara", "pretrain")
+
+
+def test_an_override_that_is_no_yaml_is_told_as_such() -> None:
+    with pytest.raises(config.UserError, match=r"override 'a=\.\.\.\]': the value is no YAML") as error:
+        config.load(Run, {}, ["a=...]"])
+    assert "\n" not in str(error.value)
