@@ -12,13 +12,15 @@ import torch
 
 from finetune import losses
 from finetune.config import FinetuneConfig, Init
+from finetune.evaluation import Scored
 from finetune.rates import freeze
 from finetune.task import FinetuneTask, Labels
-from shards.divisions import Division, divisions
+from shards.divisions import Division, divisions, read_list
 from shards.encoders import Opened, open_encoder
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
 from shards.index import ShardSet
+from shards.plan import check_fits
 from shards.pretrained_on import compare
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.suits import check_suits
@@ -148,7 +150,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
     """Find out what there is to do.
 
     Raises:
-        UserError: no such encoder, protocol, class, split or modality; labels that no clip has; a split that leaks.
+        UserError: no such encoder, protocol, class, split or modality; labels that no clip has; a split that leaks, has
+            fewer training clips than a global batch, or none to validate on.
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
     shard_set = ShardSet(config.shards, config.cache)
@@ -159,7 +162,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         config=config,
         protocol=protocol,
         shard_set=shard_set,
-        divisions=divisions(shard_set, protocol, config.split, _listed(config.listed)),
+        divisions=divisions(shard_set, protocol, config.split, read_list(config.listed)),
         rule="/".join(filter(None, (protocol.split(name).name if name else "", number))),
         truth=Truth(shard_set, protocol),
         opened=opened,
@@ -168,6 +171,10 @@ def make_plan(config: FinetuneConfig) -> Plan:
     )
     for init in config.init:  # mistakes, before hours of work
         plan.task(plan.parts[1.0][0], init, config.seeds[0])
+    for part in (part for parts in plan.parts.values() for part in parts):
+        name = f"train of {part.division.name}" + (f", {100 * part.share:g} % of its labels" if part.share < 1 else "")
+        check_fits(len(part.keys["train"]), config.global_batch, name)
+        Scored.of(plan.truth, part.keys["valid"])
     return plan
 
 
@@ -177,15 +184,6 @@ def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
         if name not in encoder.inputs:
             raise UserError(f"inputs: the encoder takes no {name!r}.{nearest(name, tuple(encoder.inputs))}")
     return {name: encoder.inputs[name] for name in names}
-
-
-def _listed(file: str) -> list[str] | None:
-    if not file:
-        return None
-    try:
-        return Path(file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"listed: {file}: cannot be read ({error})") from None
 
 
 def _facts(

@@ -14,14 +14,13 @@ from linear_probe.extract import extract
 from linear_probe.rows import Row, encoder_views, subsets
 from linear_probe.sources import EncoderSource
 from linear_probe.study import Study
-from shards.divisions import Division, divisions
+from shards.divisions import Division, divisions, read_list
 from shards.encoders import Opened, open_encoder
 from shards.index import ShardSet
 from shards.pretrained_on import compare
 from shards.suits import check_suits
 from shards.truth import Truth
 from triptych.answers import rate_of
-from triptych.config import UserError
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
 
@@ -90,7 +89,7 @@ def make_plan(config: ProbeConfig, scored: ScoredConfig) -> Plan:
     """
     protocol = registry.find(scored.protocol, tuple(scored.classes))
     shard_set = ShardSet(scored.shards, config.cache)
-    parts = divisions(shard_set, protocol, scored.split, _listed(scored.listed))
+    parts = divisions(shard_set, protocol, scored.split, read_list(scored.listed))
     known = Baselines(config.baselines, rate_of(protocol), device())
     asked: dict[str, _Asked] = {}
     facts: dict[str, str] = {}
@@ -153,15 +152,6 @@ class _Asked:
 def _rule(protocol: Protocol, split: str) -> str:
     name, _, number = split.partition("/")
     return "/".join(filter(None, (protocol.split(name).name if name else "", number)))
-
-
-def _listed(file: str) -> list[str] | None:
-    if not file:
-        return None
-    try:
-        return Path(file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"listed: {file}: cannot be read ({error})") from None
 
 
 def _facts(

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
@@ -81,6 +82,20 @@ def divisions(
             f"{len(left_out)} of {len(asked)}, which test none of these clips: {', '.join(left_out)}"
         )
     return [_of_fold(fold.assign(clips), rule, clips, facts) for fold in whole]
+
+
+def read_list(file: str) -> list[str] | None:
+    """Keys of a file, one a line; None where no file is given.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not file:
+        return None
+    try:
+        return Path(file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"listed: {file}: cannot be read ({error})") from None
 
 
 def cross_validation_sha256(divided: Sequence[Division]) -> str:

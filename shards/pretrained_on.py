@@ -44,7 +44,8 @@ def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("vali
     """
     run = next((folder for folder in (encoder, *encoder.parents[:3]) if (folder / "data.json").is_file()), None)
     if run is None:
-        return PretrainedOn(known=False, told=f"not known: no data.json of a run beside {encoder}")
+        named = "/".join(encoder.parts[-3:])  # a report is shared, and need not tell how someone's disk is laid out
+        return PretrainedOn(known=False, told=f"not known: no data.json of a run beside {named}")
     before = "; what it started from is not compared" if (run / "start.json").is_file() else ""
     data = _read_json(run / "data.json")
     if data == evaluated.identity:

@@ -14,6 +14,7 @@ from finetune.plan import make_plan
 from finetune.report import Author, Outcome, Run
 from finetune.train import run
 from shards.truth import Truth
+from triptych.config import UserError
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
 
@@ -106,6 +107,12 @@ def test_the_best_of_several_seeds_is_chosen_on_valid_and_stands_beside_their_me
     known = torch.tensor(list(truth.values())).numpy()
     assert [(run == known).mean() for run in row.predictions] == [1, 0, 1, 0]
     assert [(run == known).mean() for run in best.predictions] == [1, 0]
+
+
+def test_a_share_below_a_global_batch_is_refused_before_anything_is_trained(tones: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="train of by speaker, 20 % of its labels' has 2 clips and global_batch is 4"):
+        run(config(tones, tmp_path / "out", label_shares=[0.2]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_seeds_that_do_not_divide_into_groups_are_refused(tones: Path, tmp_path: Path):
