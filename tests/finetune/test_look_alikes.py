@@ -1,0 +1,39 @@
+"""SSE-FT on each of its corpora, from files in the corpus' own layout to the report, by the config that ships."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune.config import FinetuneConfig
+from finetune.train import run
+from shards.look_alike import make
+from shards.write import WriteConfig, write
+from triptych import config
+
+SPLITS = {
+    "mosi": ["split.by=source", "corpus.mosi.folds={raw}/cmu_mosi_std_folds.py"],
+    "mosei": ["split.by=source", "corpus.mosei.folds={raw}/cmu_mosei_std_folds.py"],
+    "meld": [],
+    "iemocap": [],
+}
+SHORT = ["seeds=[0]", "inputs=audio", "global_batch=4", "micro_batch=4", "num_resamples=100"]
+SHORT += ["trainer.max_steps=2", "trainer.evaluate_every=1", "trainer.checkpoint_every=1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("corpus", SPLITS)
+def test_a_config_trains_evaluates_and_reports_on_a_corpus_of_its_layout(corpus: str, tones: Path, tmp_path: Path):
+    raw = tmp_path / "raw"
+    make(corpus, raw)
+    overrides = [f"corpus.{corpus}.root={raw}", f"out={tmp_path / 'shards'}", "max_quarantined_share=0.5"]
+    overrides += ["features.audio=null", "features.video=null", *(one.format(raw=raw) for one in SPLITS[corpus])]
+    write(config.load(WriteConfig, config.find(corpus, "shards"), overrides))
+
+    given = [f"encoder={tones / 'encoder'}", f"shards={tmp_path / 'shards'}", f"out={tmp_path / 'out'}", *SHORT]
+    assert run(config.load(FinetuneConfig, config.find(f"sse_ft_{corpus}", "finetune"), given)) == 0
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())
+    frozen = next(row for row in numbers["systems"] if row["system"] == "frozen")
+    assert set(frozen["metrics"]) == set(numbers["protocol"]["metrics"])
+    assert numbers["protocol"]["splits"]["test"]["clips"] > 0
+    assert (tmp_path / "out" / "report.md").is_file()
