@@ -39,7 +39,11 @@ FOLDS = {
     "valid": ("lookAlike04", "unlabelled0"),
     "test": ("lookAlike05",),
 }
-_EMOTIONS = {"happy": {"happy": 2.0, "surprise": 1 / 3}, "sad": {"sad": 4 / 3}, "angry": {"anger": 3.0, "disgust": 1.0}}
+_EMOTIONS = {
+    "happy": {"happy": 2.0, "surprise": 1 / 3},
+    "sad": {"sad": 4 / 3, "fear": 1 / 3},
+    "angry": {"anger": 3.0, "disgust": 1.0},
+}
 
 
 def make(folder: Path, seed: int) -> None:
