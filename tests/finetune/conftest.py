@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,13 +27,31 @@ def _labels(mood: int, number: int):
     }
 
 
+def _record(number: int, split: str) -> Any:
+    from shards.record import ClipRecord, Word
+
+    mood = 1 if number % 2 else -1
+    said = ("fine", "good") if mood > 0 else ("bad", "bad")
+    return ClipRecord(
+        key=f"speaker{number // 2:02d}/clip{number:02d}",
+        speaker=f"speaker{number // 2:02d}",
+        split=split,
+        duration_s=1.0,
+        has_audio=True,
+        has_video=False,
+        words=tuple(Word(text, 0.4 * place, 0.4 * place + 0.3) for place, text in enumerate(said)),
+        source={},
+        labels={} if number == 3 else _labels(mood, number),
+    )
+
+
 @pytest.fixture(scope="session")
 def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`shards` of 32 clips of a second with words and sound, of 16 speakers; and an `encoder` of both, untrained."""
     from shards.features.config import AudioFeature, FeaturesConfig, build
     from shards.features.lfbe import LfbeConfig
     from shards.features.words import WORDS
-    from shards.record import SPLITS, ClipRecord, Manifest, Word
+    from shards.record import SPLITS, Manifest
     from shards.tar import ShardWriter
     from shards.words import Vocabulary
     from triptych.models import load
@@ -47,19 +66,7 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in SPLITS:
         shard = ShardWriter(root / "shards", f"{split}-000000", split)
         for _ in range(NUM_CLIPS[split]):
-            mood = 1 if number % 2 else -1
-            said = ("fine", "good") if mood > 0 else ("bad", "bad")
-            record = ClipRecord(
-                key=f"speaker{number // 2:02d}/clip{number:02d}",
-                speaker=f"speaker{number // 2:02d}",
-                split=split,
-                duration_s=1.0,
-                has_audio=True,
-                has_video=False,
-                words=tuple(Word(text, 0.4 * place, 0.4 * place + 0.3) for place, text in enumerate(said)),
-                source={},
-                labels={} if number == 3 else _labels(mood, number),
-            )
+            record, mood = _record(number, split), 1 if number % 2 else -1
             noise = np.random.default_rng(number).normal(size=(int(spec.rate_hz), *spec.shape))
             shard.add(
                 record.key,
