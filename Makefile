@@ -30,6 +30,7 @@ demo: .venv/installed
 	python -m shards write synthetic_labelled corpus.synthetic.root=data/demo/raw_labelled out=data/demo/labelled
 	python -m linear_probe synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/probe
 	python -m triptych.score runs/demo/probe/predictions.csv protocol=synthetic out=runs/demo/scores
+	python -m shards attention data/demo/labelled encoder=$(ENCODER) "keys=[01-01-03-01-02-10-21]" out=runs/demo/attention
 	python -m finetune synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/finetune
 	python -m triptych.release runs/demo/pretrain runs/demo/released results=runs/demo/probe/results.json
 	python -m triptych.report runs/demo/pretrain runs/demo/probe runs/demo/finetune out=runs/demo/report title="Triptych demo"
