@@ -9,13 +9,12 @@ whose weights lie in the entry `state_dict_model`, in others in `state_dict`. Re
 code that loads that file strictly: the layers, names, 32 channels, and RGB pixels in [0, 1] without normalisation. Not
 verified on the file itself, which was not at hand. SSE-FT crops faces by RetinaFace; how wide is not told.
 
-Legend: B clips, T frames, N real ones of all clips.
+Legend: N pictures, C channels.
 """
 
 import torch
 from torch import Tensor, nn
 
-from triptych.models.blocks import Source
 from triptych.models.norms import FrozenNorm
 from triptych.models.published import load_exactly, read_weights
 
@@ -26,8 +25,6 @@ SLOPE = 0.2
 PART = "encoder."
 COUNTERS = "num_batches_tracked"
 """Of batch normalisation that trains; files of torch before 0.4.1 have none."""
-FRAMES_AT_ONCE = 64
-"""The first layer makes 2 MiB of a frame."""
 MAX_BYTES = 2**30
 
 
@@ -63,24 +60,28 @@ class FabNet(nn.Module):
         return model
 
     @torch.no_grad()
-    def forward(self, frames: Tensor, mask_BT: Tensor) -> Source:
-        """One vector a frame.
+    def forward(self, pictures: Tensor, blocks: list[Tensor] | None = None) -> Tensor:
+        """One vector a picture.
 
         Args:
-            frames: [B, T, 3, 256, 256], RGB in [0, 1].
-            mask_BT: which are real.
+            pictures: [N, 3, 256, 256], RGB in [0, 1].
+            blocks: takes up [N, C] of each convolution with what follows it, the mean over its pixels; None keeps
+                nothing.
 
         Returns:
-            [B, T, 256], zeros at padding, which is not even looked at.
+            [N, 256], the last of them.
 
         Raises:
-            ValueError: the frames have another size.
+            ValueError: the pictures have another size.
         """
-        if frames.shape[2:] != (3, SIDE, SIDE):
-            raise ValueError(f"FAb-Net takes frames of 3x{SIDE}x{SIDE}, not {'x'.join(map(str, frames.shape[2:]))}")
-        vectors = frames.new_zeros(*mask_BT.shape, WIDTH)
-        real = frames[mask_BT]
-        if len(real):
-            encoded = [self.encoder(some).flatten(1) for some in real.split(FRAMES_AT_ONCE)]
-            vectors[mask_BT] = torch.cat(encoded)
-        return Source(vectors, mask_BT)
+        if pictures.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"FAb-Net takes pictures of 3x{SIDE}x{SIDE}, not {'x'.join(map(str, pictures.shape[1:]))}")
+        x = pictures
+        for layer in self.encoder:
+            x = layer(x)
+            if blocks is not None and isinstance(layer, nn.LeakyReLU):
+                blocks.append(x.mean(dim=(2, 3)))
+        vectors = x.flatten(1)
+        if blocks is not None:
+            blocks.append(vectors)
+        return vectors

@@ -12,6 +12,7 @@ from triptych.batch import Batch
 from triptych.config import check_one_of, chosen
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
+from triptych.models.extractor_towers import FabNetConfig, FabNetTower, Wav2VecLargeConfig, Wav2VecLargeTower
 from triptych.models.image_model import ImageModelConfig, ImageTower
 from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
 from triptych.models.saved import NONE_SAVED, SavedModels
@@ -49,6 +50,8 @@ class AudioTowerConfig:
     frames: FrameTowerConfig | None = None
     encoder: SpeechEncoderConfig | None = None
     """A pretrained one, of transformers, over `waveform`."""
+    wav2vec_large: Wav2VecLargeConfig | None = None
+    """SSE-FT's, over `waveform`."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "audio")
@@ -63,6 +66,8 @@ class VideoTowerConfig:
     st_gcn: StGcnConfig | None = None
     image: ImageModelConfig | None = None
     """A pretrained network of torchvision or timm, frame by frame."""
+    fab_net: FabNetConfig | None = None
+    """SSE-FT's, face by face."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -90,10 +95,12 @@ _FRAME_TOWERS = {
     "r2plus1d": R2Plus1DTower,
     "st_gcn": StGcnTower,
     "image": ImageTower,
+    "wav2vec_large": Wav2VecLargeTower,
+    "fab_net": FabNetTower,
 }
 """Called with (settings, spec, width)."""
 
-_PRETRAINED = ("encoder", "image", "r2plus1d")
+_PRETRAINED = ("encoder", "image", "r2plus1d", "wav2vec_large", "fab_net")
 """Towers whose mean says something before anything is trained here."""
 
 

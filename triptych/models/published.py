@@ -34,6 +34,8 @@ def read_weights(
             state: Any = published[weights].get_state_dict(
                 progress=False, check_hash=True, map_location="cpu", weights_only=True
             )
+        elif not Path(weights).is_file():
+            raise UserError(f"{setting}: there is no file {weights!r}; give the path of the weights")
         elif (size := Path(weights).stat().st_size) > max_bytes:
             raise UserError(f"{setting}: {weights} has {size} bytes; such weights have less than {max_bytes}")
         elif weights.endswith(".safetensors"):

@@ -24,10 +24,13 @@ from torch import Tensor, nn
 
 from triptych.models.blocks import Source
 from triptych.models.published import load_exactly, read_weights
+from triptych.models.tower import Steps
 
 WIDTH = 512
 ENCODER = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2), (1, 1), (1, 1))
 """Kernel and stride."""
+SHORTEST = 465
+"""Samples that a step sees."""
 AGGREGATOR = tuple(range(2, 14))
 """Kernels."""
 RESIDUAL_SCALE = 0.5**0.5
@@ -67,14 +70,15 @@ class _Aggregator(nn.Module):
             for kernel in AGGREGATOR
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> list[Tensor]:
+        states = [x]
         for layer in self.conv_layers:
-            x = (layer(x) + x) * RESIDUAL_SCALE
-        return x
+            states.append((layer(states[-1]) + states[-1]) * RESIDUAL_SCALE)
+        return states
 
 
 def num_steps(num_samples: int) -> int:
-    """Steps of a clip; none of one that is shorter than the 465 samples that a step sees."""
+    """Steps of a clip; none of one that is shorter than SHORTEST."""
     for kernel, stride in ENCODER:
         num_samples = max(0, (num_samples - kernel) // stride + 1)
     return num_samples
@@ -107,25 +111,26 @@ class Wav2VecLarge(nn.Module):
         return model
 
     @torch.no_grad()
-    def forward(self, waves_BN: Tensor, lengths: Sequence[int]) -> Source:
+    def forward(self, waves_BN: Tensor, lengths: Sequence[int], layers: list[Steps] | None = None) -> Source:
         """Context vectors.
 
         Args:
             waves_BN: 16 kHz, in [-1, 1].
             lengths: real samples of each clip, from its start; 0 where it has no sound.
+            layers: takes up what enters the aggregator and what leaves each of its layers; None keeps nothing.
 
         Returns:
-            [B, T, 512], zeros at padding; a clip too short for a step has none.
+            [B, T, 512], zeros at padding, T at least 1; a clip too short for a step has none.
         """
         steps = [num_steps(length) for length in lengths]
-        contexts = waves_BN.new_zeros(len(steps), max(steps, default=0), WIDTH)
-        mask = torch.arange(contexts.shape[1]) < torch.tensor(steps)[:, None]
+        shape = (len(steps), max([1, *steps]), WIDTH)
+        kept = [waves_BN.new_zeros(shape) for _ in range(1 if layers is None else 1 + len(AGGREGATOR))]
+        mask = (torch.arange(shape[1]) < torch.tensor(steps)[:, None]).to(waves_BN.device)
         for clip, length in enumerate(lengths):
             if steps[clip]:
-                contexts[clip, : steps[clip]] = self.contexts_of(waves_BN[clip, :length])
-        return Source(contexts, mask.to(waves_BN.device))
-
-    def contexts_of(self, wave_N: Tensor) -> Tensor:
-        """[T, 512] of one clip."""
-        contexts: Tensor = self.feature_aggregator(self.feature_extractor(wave_N[None, None]))
-        return contexts[0].T
+                states = self.feature_aggregator(self.feature_extractor(waves_BN[None, None, clip, :length]))
+                for rows, state in zip(kept, states[-len(kept) :], strict=True):
+                    rows[clip, : steps[clip]] = state[0].T
+        if layers is not None:
+            layers += [Steps(rows, mask) for rows in kept]
+        return Source(kept[-1], mask)

@@ -38,7 +38,7 @@ def file(state, tmp_path_factory):
     return file
 
 
-def test_a_frame_is_a_vector_of_256_and_padding_has_no_influence(file, state):
+def test_a_picture_is_a_vector_of_256(file, state):
     layers = []
     for inputs, outputs in itertools.pairwise(CHANNELS):
         norm = [nn.BatchNorm2d(outputs)] if 0 < len(layers) < CONVOLUTIONS[-1] else []
@@ -46,19 +46,18 @@ def test_a_frame_is_a_vector_of_256_and_padding_has_no_influence(file, state):
     reference = nn.Sequential(*layers[:-1]).eval()
     reference.load_state_dict({name.removeprefix("encoder."): state[name] for name in state if name[0] == "e"})
     torch.manual_seed(1)
-    frames, mask = torch.rand(3, 2, 3, 256, 256), torch.tensor([[True, True], [True, False], [False, False]])
-    said = FabNet.load("video.weights", str(file))(frames.masked_fill(~mask[..., None, None, None], torch.nan), mask)
-    assert said.sequence.shape == (3, 2, 256)
-    assert torch.all(said.sequence[~mask] == 0)
+    pictures = torch.rand(3, 3, 256, 256)
+    blocks = []
+    vectors = FabNet.load("video.weights", str(file))(pictures, blocks)
     with torch.no_grad():
-        expected = reference(frames[mask]).flatten(1)
+        expected = reference(pictures).flatten(1)
+        fourth = reference[:11](pictures).mean(dim=(2, 3))
+    assert vectors.shape == (3, 256)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(said.sequence[mask], expected)
-
-
-def test_clips_without_any_frame_are_zeros(file):
-    said = FabNet.load("video.weights", str(file))(torch.rand(2, 0, 3, 256, 256), torch.zeros(2, 0, dtype=torch.bool))
-    assert said.sequence.shape == (2, 0, 256)
+    torch.testing.assert_close(vectors, expected)
+    assert [rows.shape[1] for rows in blocks] == list(CHANNELS[1:])
+    torch.testing.assert_close(blocks[3], fourth)
+    assert torch.equal(blocks[-1], vectors)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +77,9 @@ def test_another_network_is_refused_by_name(tmp_path, change, message):
     assert str(raised.value).startswith(f"video.weights: {file} is no FAb-Net: ")
 
 
-def test_frames_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="takes frames of 3x256x256, not 3x128x128"):
-        FabNet()(torch.rand(1, 1, 3, 128, 128), torch.ones(1, 1, dtype=torch.bool))
+def test_pictures_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="takes pictures of 3x256x256, not 3x128x128"):
+        FabNet()(torch.rand(1, 3, 128, 128))
 
 
 def test_it_trains_nothing():
