@@ -123,12 +123,13 @@ class Study:
         """
         runs = []
         for source, chosen in zip(learnt.row.sources, learnt.chosen, strict=True):
-            for run in range(len(self.config.seeds)):
-                parts = []
-                for division, one in zip(self.divisions, chosen, strict=True):
-                    view = one.view if shown is None else one.view.shown(shown)
-                    parts.append(one.outputs(run, features(self.tables[source], view)[self._test_rows(division)]))
-                runs.append(torch.cat(parts))
+            views = [one.view if shown is None else one.view.shown(shown) for one in chosen]
+            whole = {view: features(self.tables[source], view) for view in dict.fromkeys(views)}
+            tested = [
+                (one, whole[view][self._test_rows(division)])
+                for division, one, view in zip(self.divisions, chosen, views, strict=True)
+            ]
+            runs += [torch.cat([one.outputs(run, x) for one, x in tested]) for run in range(len(self.config.seeds))]
         return torch.stack(runs)
 
     def _test_rows(self, division: Division) -> Tensor:
