@@ -72,7 +72,8 @@ class Plan:
             workers=self.config.workers,
             device=device(),
         )
-        return Study(self.config, self.protocol, self.divisions, Truth(self.shard_set, self.protocol), tables)
+        truth = Truth(self.shard_set, self.protocol)
+        return Study(self.config, self.protocol, self.divisions, truth, tables, device())
 
 
 def device() -> torch.device:

@@ -68,7 +68,7 @@ class Chosen:
         if found[0] is None:
             return None
         weights: NDArray[np.float64] = np.mean(
-            [one[self.setting].double().numpy() for one in found if one is not None], axis=0
+            [one[self.setting].double().cpu().numpy() for one in found if one is not None], axis=0
         )
         return weights
 
@@ -136,9 +136,9 @@ def _trials(
     y: Tensor,
 ) -> list[Trial]:
     rows = torch.from_numpy(lesson.valid)
-    truth = y[rows].numpy()
+    truth = y[rows].cpu().numpy()
     scores_SK = [
-        [_score(protocol, lesson, truth, values) for values in said(protocol, fitted.outputs(problem, x[rows]))]
+        [_score(protocol, lesson, truth, values) for values in said(protocol, fitted.outputs(problem, x[rows]).cpu())]
         for problem in problems
     ]
     converged = [all(flags) for flags in zip(*(fitted.converged(problem) for problem in problems), strict=True)]

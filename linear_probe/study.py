@@ -52,6 +52,8 @@ class Study:
     truth: Truth
     tables: Mapping[str, Table]
     """Source -> its features; all have the same clips and rows."""
+    device: torch.device
+    """Where heads are fitted, a view at a time; features, labels and what is said stay in memory."""
 
     @cached_property
     def table(self) -> Table:
@@ -107,8 +109,8 @@ class Study:
         return self._learnt(replace(row, sources=row.sources[:1] * len(seeds)), found)
 
     def _choose(self, row: Row, source: str, y: Tensor, lessons: Sequence[Lesson]) -> tuple[list[Chosen], list[Trial]]:
-        views = ((view, features(self.tables[source], view)) for view in row.views)
-        return choose(self.config.heads, self.protocol, views, y, lessons, self.config.seeds)
+        views = ((view, features(self.tables[source], view).to(self.device)) for view in row.views)
+        return choose(self.config.heads, self.protocol, views, y.to(self.device), lessons, self.config.seeds)
 
     def _learnt(self, row: Row, found: Sequence[tuple[list[Chosen], list[Trial]]]) -> Learnt:
         chosen, trials = zip(*found, strict=True)
@@ -129,7 +131,8 @@ class Study:
                 (one, whole[view][self._test_rows(division)])
                 for division, one, view in zip(self.divisions, chosen, views, strict=True)
             ]
-            runs += [torch.cat([one.outputs(run, x) for one, x in tested]) for run in range(len(self.config.seeds))]
+            for run in range(len(self.config.seeds)):
+                runs.append(torch.cat([one.outputs(run, x.to(self.device)).cpu() for one, x in tested]))
         return torch.stack(runs)
 
     def _test_rows(self, division: Division) -> Tensor:

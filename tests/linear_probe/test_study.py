@@ -24,6 +24,7 @@ from triptych.protocols.mosei import EMOTIONS as MOSEI
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 BLOCKS = {name: Block(output=name, shown=("audio", "video")) for name in ("audio", "video")}
 VIEW = View(name="pooled", blocks=tuple(BLOCKS.values()))
+CPU = torch.device("cpu")
 ROW = Row(system="made up", inputs="audio+video", sources=("a",), views=(VIEW,))
 
 
@@ -52,7 +53,7 @@ def study_of(ravdess, by_actor, written):
         protocol = registry.find("ravdess")
         table = features_of(records, noise)
         parts = divisions(shard_set, protocol, split)
-        return Study(ProbeConfig(**settings), protocol, parts, Truth(shard_set, protocol), {"a": table})
+        return Study(ProbeConfig(**settings), protocol, parts, Truth(shard_set, protocol), {"a": table}, CPU)
 
     return make
 
@@ -177,7 +178,7 @@ def test_every_kind_goes_the_whole_way_and_what_is_told_is_found(record, written
     offsets = np.arange(0, len(x) + 1, rows)
     table = Table(keys=tuple(one.key for one in records), offsets=offsets, blocks={block: x}, present={})
     config = ProbeConfig(heads=HeadsConfig(ridge=Ridge(alpha=[1e-3])))
-    study = Study(config, told, divisions(shard_set, told, ""), Truth(shard_set, told), {"a": table})
+    study = Study(config, told, divisions(shard_set, told, ""), Truth(shard_set, told), {"a": table}, CPU)
     row = Row(system="told", inputs="audio", sources=("a",), views=(View(name="pooled", blocks=(block,)),))
     learnt = study.learn(row)
     outputs = study.outputs(learnt)
