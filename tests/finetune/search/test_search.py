@@ -46,7 +46,12 @@ def base(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
                 file.write(b"\xff" * member.size)
     trainer = {"max_steps": 4, "evaluate_every": 2, "checkpoint_every": 4, "log_every": 1}
     given = {"encoder": str(tones / "encoder"), "shards": str(shards), "classes": ["happy", "sad"], "trainer": trainer}
-    return {"finetune": "ravdess", "overrides": {**given, "seeds": [3, 4]}, "min_steps": 2, "reduction": 2}
+    return {
+        "finetune": "ravdess",
+        "overrides": {**given, "seeds": [3, 4], "global_batch": 4},
+        "min_steps": 2,
+        "reduction": 2,
+    }
 
 
 def config(base: dict[str, Any], out: Path, **settings: Any) -> SearchConfig:
