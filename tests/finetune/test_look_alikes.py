@@ -16,8 +16,9 @@ SPLITS = {
     "mosei": ["split.by=source", "corpus.mosei.folds={raw}/cmu_mosei_std_folds.py"],
     "meld": [],
     "iemocap": [],
+    "avec2017": ["split.by=source"],
 }
-SHORT = ["seeds=[0]", "inputs=audio", "global_batch=4", "micro_batch=4", "num_resamples=100"]
+SHORT = ["seeds=[0]", "inputs=audio", "global_batch=2", "micro_batch=2", "num_resamples=100"]
 SHORT += [
     "trainer.max_steps=2",
     "trainer.evaluate_every=1",
@@ -28,7 +29,9 @@ SHORT += [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sse_ft_mosi", "sse_ft_mosei", "sse_ft_meld", "sse_ft_iemocap", "khare_mosei"])
+@pytest.mark.parametrize(
+    "name", ["sse_ft_mosi", "sse_ft_mosei", "sse_ft_meld", "sse_ft_iemocap", "khare_mosei", "avec2017"]
+)
 def test_a_config_trains_evaluates_and_reports_on_a_corpus_of_its_layout(name: str, tones: Path, tmp_path: Path):
     corpus = name.rpartition("_")[2]
     raw = tmp_path / "raw"
