@@ -74,6 +74,11 @@ class Encoder(nn.Module):
     system: Any
     """The SystemConfig that triptych.models.load built it from."""
 
+    @property
+    def modalities_with_cls(self) -> tuple[str, ...]:
+        """Those of `inputs` whose tower has a CLS, see Tower.has_cls."""
+        return ()
+
     def start(self) -> None:
         """Give the parts that start from published weights those weights; the others keep what they were built with.
 

@@ -153,6 +153,11 @@ class PairwiseEncoder(Encoder):
         """See Encoder."""
         return {name: self.tower(name).sequence_width for name in self.inputs}
 
+    @property
+    def modalities_with_cls(self) -> tuple[str, ...]:
+        """See Encoder."""
+        return tuple(name for name in self.inputs if self.tower(name).has_cls)
+
     def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
         """See Encoder.encode; nothing is fused in any case."""
         given = self.tracks(batch)

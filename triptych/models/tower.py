@@ -49,6 +49,8 @@ class Tower(nn.Module):
     """Of `TowerOutput.pooled`."""
     sequence_width: int
     """D, of `TowerOutput.sequence`."""
+    has_cls: bool = False
+    """Whether the first real step of its sequence stands for the whole clip, and for no time."""
 
     @abstractmethod
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
