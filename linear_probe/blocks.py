@@ -38,7 +38,7 @@ class Block:
     "stack": all its layers, [L, D] a row, for a head that weighs them.
     "moments": mean and standard deviation over time of every band, of linear_probe.sources.InputMeans alone."""
     pooling: Literal["mean", "first"] = "mean"
-    """How the steps of a layer become one vector: their mean, or the first real one (CLS)."""
+    """How the steps of a layer become one vector: their mean (less a CLS, see Tower.has_cls), or the first real one."""
     rate_hz: float | None = None
     """Rows are steps of this rate: step `i` is `[i, i + 1) / rate_hz` seconds of its clip. None: one row a clip."""
 

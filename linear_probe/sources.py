@@ -21,6 +21,7 @@ from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.steps import on_steps
+from triptych.models.tower import timed
 
 BAG_OF_WORDS = 1000
 """Most frequent words that the input baseline counts; the rest share one column."""
@@ -87,6 +88,7 @@ class EncoderSource:
 
     def _block(self, block: Block, encoded: Encoded, batch: Batch, num_rows: Sequence[int]) -> Tensor:
         output, rate_hz = block.output, block.rate_hz
+        has_cls = output in self.encoder.modalities_with_cls
         if block.layer == "pooled":
             if rate_hz is None:
                 return encoded.pooled[output].float()
@@ -98,9 +100,9 @@ class EncoderSource:
             wanted = wanted if block.layer == "stack" else (wanted[int(block.layer)],)
             layers = [(steps.sequence, steps.mask) for steps in wanted]
         rows = [
-            _pool(sequence, mask, block.pooling)
+            _pool(sequence, mask, block.pooling, has_cls)
             if rate_hz is None
-            else on_steps(sequence, mask, batch.tracks[output], rate_hz, num_rows)
+            else on_steps(sequence, mask, batch.tracks[output], rate_hz, num_rows, has_cls)
             for sequence, mask in layers
         ]
         return torch.stack(rows, dim=1) if block.layer == "stack" else rows[0]
@@ -222,9 +224,9 @@ def _absent(spec: FeatureSpec, num_clips: int, device: torch.device) -> Track:
     )
 
 
-def _pool(sequence_BTD: Tensor, mask_BT: Tensor, pooling: str) -> Tensor:
+def _pool(sequence_BTD: Tensor, mask_BT: Tensor, pooling: str, has_cls: bool) -> Tensor:
     if pooling == "mean":
-        return mean_pool(sequence_BTD.float(), mask_BT)
+        return mean_pool(sequence_BTD.float(), timed(mask_BT, has_cls))
     first = mask_BT.int().argmax(dim=1)
     rows = sequence_BTD[torch.arange(len(first), device=first.device), first].float()
     return rows * mask_BT.any(dim=1, keepdim=True)

@@ -3,6 +3,7 @@
 Legend: B clips, T steps of a series, D width, E outputs.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -42,14 +43,23 @@ class LinearConfig:
             if name not in widths:
                 raise UserError(f"head.linear.pooled: there is no {name!r}.{nearest(name, widths)}")
         names = self.pooled or list(widths)
-        return LinearHead({name: widths[name] for name in names}, num_outputs, rate_hz, self.dropout)
+        chosen = {name: widths[name] for name in names}
+        return LinearHead(chosen, num_outputs, rate_hz, self.dropout, encoder.modalities_with_cls)
 
 
 class LinearHead(Head):
-    """Zeros stand where a clip lacks one of the vectors."""
+    """Zeros stand where a clip lacks one of the vectors. A series has no row for a tower's CLS, which is left out."""
 
-    def __init__(self, widths: dict[str, int], num_outputs: int, rate_hz: float | None, dropout: float) -> None:
+    def __init__(
+        self,
+        widths: dict[str, int],
+        num_outputs: int,
+        rate_hz: float | None,
+        dropout: float,
+        with_cls: Collection[str],
+    ) -> None:
         super().__init__()
+        self.with_cls = frozenset(with_cls)
         self.fuses = FUSED in widths
         self.widths = widths
         self.rate_hz = rate_hz
@@ -81,7 +91,8 @@ class LinearHead(Head):
         for name, width in self.widths.items():
             if name in encoded.towers:
                 tower, rows = encoded.towers[name], [num_steps] * len(batch)
-                part = on_steps(tower.sequence, tower.mask, batch.tracks[name], self.rate_hz, rows)
+                has_cls = name in self.with_cls
+                part = on_steps(tower.sequence, tower.mask, batch.tracks[name], self.rate_hz, rows, has_cls)
             else:
                 part = self.linear.weight.new_zeros(len(batch) * num_steps, width)
             parts.append(part)

@@ -14,7 +14,7 @@ from triptych.models.mult import Mult, MultConfig
 
 @dataclass(frozen=True, kw_only=True)
 class MultHeadConfig(MultConfig):
-    """MulT's sizes; its streams are all modalities that are shown."""
+    """MulT's sizes; its streams are all modalities that are shown. A tower's CLS is a step like the others."""
 
     def build(self, encoder: Encoder, shown: tuple[str, ...], num_outputs: int, rate_hz: float | None) -> Head:
         """See HeadConfig.

@@ -15,14 +15,12 @@ from triptych.models.sse_ft import CoreModality, SseFt, SseFtConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SseFtHeadConfig(SseFtConfig):
-    """The fusion's settings, and how it meets the towers. Every modality that is shown is a core modality."""
+    """The fusion's settings, and how it meets the towers. Every modality that is shown is a core modality. One whose
+    tower gives a CLS (`text.encoder.cls`), as the paper's RoBERTa does, gets no other, and no self-attention."""
 
-    has_cls: list[str] = field(default_factory=list)
-    """Modalities whose tower gives a CLS as its first step, as the paper's RoBERTa does: they get no other, and no
-    self-attention."""
     max_steps: dict[str, int] = field(default_factory=dict)
-    """Modality -> longest sequence of its tower, for which positions are learnt; the longest clip of its feature where
-    none is given, which only towers that give more steps than they read go beyond."""
+    """Modality -> longest sequence of its tower, for which positions are learnt (of one with a CLS there are none); the
+    longest clip of its feature where none is given, which only towers that give more steps than they read go beyond."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,17 +36,19 @@ class SseFtHeadConfig(SseFtConfig):
             UserError: for series; a modality that the encoder does not take; heads that do not divide a width.
         """
         refuse_series("sse_ft", rate_hz)
-        for setting in ("has_cls", "max_steps"):
-            for name in getattr(self, setting):
-                if name not in encoder.inputs:
-                    raise UserError(
-                        f"head.sse_ft.{setting}: the encoder takes no {name!r}.{nearest(name, encoder.inputs)}"
-                    )
+        for name in self.max_steps:
+            if name not in encoder.inputs:
+                raise UserError(f"head.sse_ft.max_steps: the encoder takes no {name!r}.{nearest(name, encoder.inputs)}")
+            if name in encoder.modalities_with_cls:
+                raise UserError(
+                    f"head.sse_ft.max_steps.{name}: without effect, as no positions are learnt for a tower that gives "
+                    "a CLS; leave it out"
+                )
         cores = {
             name: CoreModality(
                 width=encoder.sequence_widths[name],
                 max_steps=self.max_steps.get(name, encoder.inputs[name].max_length),
-                has_cls=name in self.has_cls,
+                has_cls=name in encoder.modalities_with_cls,
             )
             for name in shown
         }
@@ -80,7 +80,7 @@ class SseFtHead(Head):
         """
         sources = sequences(encoded, batch, self.widths)
         for name, core in self.model.cores.items():
-            if (steps := sources[name].mask.shape[1]) > core.max_steps:
+            if not core.has_cls and (steps := sources[name].mask.shape[1]) > core.max_steps:
                 raise UserError(
                     f"head.sse_ft.max_steps.{name}: {core.max_steps}, and the tower gives {steps} steps of a clip; "
                     "give more, or write shards with shorter clips"

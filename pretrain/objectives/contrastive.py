@@ -23,7 +23,7 @@ from triptych.batch import Batch
 from triptych.distributed import Distributed
 from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
-from triptych.models.tower import TowerOutput
+from triptych.models.tower import TowerOutput, timed
 from triptych.task import Embeddings, Total
 
 NAME = "contrastive"
@@ -171,7 +171,10 @@ class Contrastive(Comparison):
         views = [compared] if windows is None else [crop_batch(compared, view) for view in windows.unbind(dim=1)]
         columns: dict[str, list[Tensor]] = {name: [] for name in self.heads}
         for view in views:
-            parts = {name: self._parts(output) for name, output in encoder.encode(view, fuse=False).towers.items()}
+            parts = {
+                name: self._parts(output, name in encoder.modalities_with_cls)
+                for name, output in encoder.encode(view, fuse=False).towers.items()
+            }
             for name, head in self.heads.items():
                 columns[name].append(head(parts[name.partition(TO)[0]]).flatten(1).float())
         shared = {_LOG_TEMPERATURE: self.log_temperature[0]}
@@ -203,12 +206,12 @@ class Contrastive(Comparison):
             report["temperature"] = Total(temperature, 1)
         return Total(pairs.loss * int(there.sum()), int(there[own].sum())), report
 
-    def _parts(self, output: TowerOutput) -> Tensor:
+    def _parts(self, output: TowerOutput, has_cls: bool) -> Tensor:
         """[B, segments, width] what the heads take."""
         segments = self.config.head.segments
         if segments == 1:
             return output.pooled[:, None]
-        return segment_pool(output.sequence, output.mask, segments).unflatten(1, (segments, -1))
+        return segment_pool(output.sequence, timed(output.mask, has_cls), segments).unflatten(1, (segments, -1))
 
     def _present(self, batch: Batch) -> dict[str, Tensor]:
         """Modality -> [B] bool: the clips that have it, in every view."""

@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -93,6 +95,26 @@ def test_one_forward_pass_serves_all_blocks_of_towers_that_do_not_fuse():
     assert words[:, 0].tolist() == batch.tracks["text"].values.sum(1).tolist()
     assert torch.equal(first, torch.full((4, 3), 7.0))
     assert torch.equal(stack, torch.stack([zero, last], dim=1))
+
+
+def test_a_cls_is_in_no_mean_and_no_step_of_a_series_and_is_what_comes_first():
+    given, batch = source(), fake_batch(SPECS, absent={"audio": (1,)})
+    blocks = [
+        Block("audio", ("audio",), layer=0),
+        Block("audio", ("audio",), layer=0, pooling="first"),
+        Block("audio", ("audio",), layer=0, rate_hz=10),
+    ]
+    with patch.object(Fake, "modalities_with_cls", ("audio",)):
+        mean, first, series = computed(given, batch, *blocks, num_rows=[1, 1, 1, 2])
+    track = batch.tracks["audio"]
+    rows = [2 * clip[mask] for clip, mask in zip(track.values, track.mask)]  # a step every tenth of a second
+    for clip in (0, 2, 3):
+        torch.testing.assert_close(mean[clip], rows[clip].mean(dim=0))
+        assert first[clip].tolist() == [7, 7, 7]
+    assert not mean[1].any()
+    assert not first[1].any()
+    zeros = torch.zeros(1, 3)
+    torch.testing.assert_close(series, torch.cat([rows[0][:1], zeros, rows[2][:1], rows[3][:2]]))
 
 
 def test_an_encoder_that_fuses_is_asked_once_for_each_set_of_modalities():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_segments_are_means_over_equal_parts_that_share_a_head() -> None:
     sequence = task.encoder.encode(batch, fuse=False).towers["audio"].sequence[0]  # 36 steps: parts of 12
     middle = task.objectives["contrastive"].heads["audio"](sequence[12:24].mean(dim=0))
     torch.testing.assert_close(rows["audio"][0, 0, 8:16], middle, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cls_is_in_no_segment() -> None:
+    task = make(head=replace(HEAD, per="modality", segments=2), modalities=("text", "audio"))
+    batch = fake_batch(SPECS, num_clips=2, num_words=5)
+    encoder, head = task.encoder, task.objectives["contrastive"].heads["text"]
+    sequence = encoder.encode(batch, fuse=False).towers["text"].sequence[0]
+    with patch.object(type(encoder), "modalities_with_cls", ("text",)):  # its first word stands for one
+        first, second = task.embed(batch)["contrastive"].rows["text"][0, 0].split(8)
+    torch.testing.assert_close(first, head(sequence[1:3].mean(dim=0)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(second, head(sequence[3:5].mean(dim=0)), rtol=1e-4, atol=1e-5)
 
 
 def test_a_clip_without_a_panel_has_no_part_in_its_pairs_and_one_with_a_single_panel_in_none() -> None:

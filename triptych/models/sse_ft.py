@@ -51,7 +51,7 @@ class CoreModality:
     width: int
     """Of its features: 1024 (RoBERTa-large), 512 (wav2vec), 256 (FAb-Net) in the paper."""
     max_steps: int
-    """Longest sequence: 512, 935 and 300 in the paper."""
+    """Longest sequence, of which positions are learnt: 935 and 300 in the paper; without a meaning where `has_cls`."""
     has_cls: bool = False
     """Its first real step stands for all of it already, as RoBERTa's <s>: no CLS, positions or self-attention."""
 
@@ -156,7 +156,7 @@ class SseFt(nn.Module):
                 none. What lies at padding has no influence.
 
         Raises:
-            ValueError: a modality is not there, or is longer than its `max_steps`.
+            ValueError: a modality is not there, or is longer than its positions.
         """
         self._check(sources)
         whole = self.prepare(sources)
@@ -231,7 +231,7 @@ class SseFt(nn.Module):
                     f"SSE-FT was built for {', '.join(self.cores)}, and got {', '.join(sources) or 'none'}"
                 )
             steps = sources[name].mask.shape[1]
-            if steps > core.max_steps:
+            if steps > core.max_steps and not core.has_cls:
                 raise ValueError(f"{name}: {steps} steps, and max_steps is {core.max_steps}")
 
 

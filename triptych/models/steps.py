@@ -26,7 +26,14 @@ def num_steps(durations_s: NDArray[np.float32], rate_hz: float) -> NDArray[np.in
     return steps
 
 
-def on_steps(sequence_BTD: Tensor, mask_BT: Tensor, track: Track, rate_hz: float, num_rows: Sequence[int]) -> Tensor:
+def on_steps(
+    sequence_BTD: Tensor,
+    mask_BT: Tensor,
+    track: Track,
+    rate_hz: float,
+    num_rows: Sequence[int],
+    has_cls: bool = False,
+) -> Tensor:
     """[R, D] float32: row `i` of a clip is the mean of the steps whose middle lies in `[i, i + 1) / rate_hz`.
 
     Where there is none (words, a rate above the sequence's, a clip that was cut at its longest length) it is the step
@@ -38,6 +45,7 @@ def on_steps(sequence_BTD: Tensor, mask_BT: Tensor, track: Track, rate_hz: float
         track: what went in; where a clip's T is not its S, the times of its steps are interpolated linearly.
         rate_hz: of the rows.
         num_rows: of each clip; their sum is R.
+        has_cls: the first real step has no time and is left out; so is the track's, where it has as many.
     """
     rows_RD = torch.zeros(sum(num_rows), sequence_BTD.shape[-1], device=sequence_BTD.device)
     middles_BS = track.times.double().mean(dim=-1).cpu().numpy()
@@ -46,6 +54,9 @@ def on_steps(sequence_BTD: Tensor, mask_BT: Tensor, track: Track, rate_hz: float
     for clip, count in enumerate(num_rows):
         steps_TD = sequence_BTD[clip][mask_BT[clip]].float()
         given_S = middles_BS[clip][real_BS[clip]]
+        if has_cls:
+            given_S = given_S[1:] if len(given_S) == len(steps_TD) else given_S
+            steps_TD = steps_TD[1:]
         if len(steps_TD) and len(given_S):
             rows_RD[start : start + count] = _rows(steps_TD, _spread(given_S, len(steps_TD)), rate_hz, count)
         start += count

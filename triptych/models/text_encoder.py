@@ -3,6 +3,9 @@
 A clip's words become one sequence of sub-word pieces as that model wants it (`[CLS] ... [SEP]`), the model runs, and a
 word's vector is the mean of its pieces' states. Khare et al. 2021 name such an encoder, for GloVe, as future work.
 
+`cls: true` puts the state of the piece in front (`[CLS]`, RoBERTa's `<s>`) before the words, as SSE-FT reads it. It
+sees what the words see: of a clip in several windows, those of the first one.
+
 Each word is cut into pieces on its own, with a space before it, as inside a sentence. A word of the vocabulary is in
 lower case and without punctuation, and so is what the model reads; a word outside of it is the model's unknown piece.
 
@@ -52,6 +55,9 @@ class TextEncoderConfig:
     built (a model with a norm behind its last layer has it behind this one)."""
     train: bool = False
     """Fine-tune the model with everything else; else it is frozen, without dropout."""
+    cls: bool = False
+    """Begin a clip with the state of the model's own CLS, in front of its words. For a tower alone: no anchor and no
+    label has a step for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +130,8 @@ class TextEncoder(nn.Module):
         longest = max(map(len, self.text_model.pieces))
         room = self._max_pieces() - len(self.text_model.before) - len(self.text_model.after)
         self.stride = room - longest + 1
+        if config.cls and not self.text_model.before:
+            raise UserError(f"text_encoder.cls: {config.model} has no piece in front of a text; leave cls out")
         if self.stride < 1:
             word = ("", *words)[max(range(len(words) + 1), key=lambda word: len(self.text_model.pieces[word]))]
             raise UserError(f"{KEY}: the word {word!r} has {longest} pieces, and {config.model} takes {room} at once")
@@ -180,11 +188,12 @@ class TextEncoder(nn.Module):
         return self
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> Tensor:
-        """[B, T] ids -> [B, T, W]; zeros where there is no word. For `layers` see Tower.forward: in all of them a word
-        is the mean of its pieces."""
+        """[B, T] ids -> [B, T, W], with `cls` [B, 1 + T, W]; zeros where `steps` is False. For `layers` see
+        Tower.forward: in all of them a word is the mean of its pieces."""
         pieces_MK = self.pieces[track.values[track.mask]]
         if track.hidden is not None:
             pieces_MK = torch.where(track.hidden[track.mask][:, None], self.hidden, pieces_MK)
+        steps_BT = self.steps(track)
         real_MK = pieces_MK != NO_PIECE
         count_M = real_MK.sum(dim=1)
         row_M, size_R = self._windows(track.mask, count_M)
@@ -197,18 +206,26 @@ class TextEncoder(nn.Module):
             states = self.model(input_ids=ids_RL, attention_mask=attended_RL, output_hidden_states=layers is not None)
             place_MK = place_MK.clamp(max=ids_RL.shape[1] - 1)
 
-            def of_words(states_RLW: Tensor) -> Tensor:
+            def sequence(states_RLW: Tensor) -> Tensor:
                 # Gathered, not added up by index, which on a GPU would round differently at every run.
                 vectors_MW = (states_RLW[row_MK, place_MK] * real_MK[..., None]).sum(dim=1) / count_M[:, None]
                 vectors_BTW = vectors_MW.new_zeros(*track.mask.shape, vectors_MW.shape[-1])
                 vectors_BTW[track.mask] = vectors_MW
-                return vectors_BTW
+                if not self.config.cls:
+                    return vectors_BTW
+                cls_BW = vectors_MW.new_zeros(len(track.mask), vectors_MW.shape[-1])
+                cls_BW[track.present] = states_RLW[_first_rows(row_M, track.mask), 0]
+                return torch.cat([cls_BW[:, None], vectors_BTW], dim=1)
 
-            vectors_BTW = of_words(states.last_hidden_state)
+            vectors_BTW = sequence(states.last_hidden_state)
             if layers is not None:  # a norm behind the last layer may be in one of the two and not in the other
-                layers += [Steps(of_words(states_RLW), track.mask) for states_RLW in states.hidden_states[:-1]]
-                layers.append(Steps(vectors_BTW, track.mask))
+                layers += [Steps(sequence(states_RLW), steps_BT) for states_RLW in states.hidden_states[:-1]]
+                layers.append(Steps(vectors_BTW, steps_BT))
         return vectors_BTW
+
+    def steps(self, track: Track) -> Tensor:
+        """[B, T] bool, with `cls` [B, 1 + T]: what is real of the output. A clip without words has no CLS either."""
+        return torch.cat([track.present[:, None], track.mask], dim=1) if self.config.cls else track.mask
 
     def _windows(self, mask_BT: Tensor, count_M: Tensor) -> tuple[Tensor, Tensor]:
         """Window of each word, from 0 over all clips, and the pieces of each window. A batch without a word has one
@@ -243,6 +260,13 @@ class TextEncoder(nn.Module):
         if isinstance(positions, nn.Embedding) and positions.padding_idx is not None:
             limits.append(positions.num_embeddings - positions.padding_idx - 1)
         return min(limits)
+
+
+def _first_rows(row_M: Tensor, mask_BT: Tensor) -> Tensor:
+    """Window of the first word of each clip that has words."""
+    words = mask_BT.sum(dim=1)
+    words = words[words > 0]
+    return row_M[words.cumsum(0) - words]
 
 
 def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:

@@ -26,6 +26,11 @@ class Steps:
         return cls(x_BTD.masked_fill(~mask_BT[..., None], 0.0), mask_BT)
 
 
+def timed(mask_BT: Tensor, has_cls: bool) -> Tensor:
+    """[B, T] bool: the real steps that belong to a time, which are all but a CLS."""
+    return mask_BT & (mask_BT.cumsum(dim=1) > 1) if has_cls else mask_BT
+
+
 @dataclass(frozen=True, kw_only=True)
 class TowerOutput:
     """What a tower says of a batch; zeros for a clip that lacks the modality."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from triptych.batch import Track
+from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.linear import Linear
@@ -45,7 +46,7 @@ class InputConfig(FrameInputConfig):
     """Width of a word vector (GloVe's 300 in the paper)."""
     text_encoder: TextEncoderConfig | None = None
     """Read the words through a pretrained text encoder instead of a table of word vectors (`word_width` is then the
-    model's own)."""
+    model's own, and `cls` is refused)."""
 
 
 class WordInput(nn.Module):
@@ -99,10 +100,15 @@ def word_input(
         text_model: of a saved encoder; None where a text encoder is built from its own folder or the hub.
 
     Raises:
-        UserError: the text encoder's model cannot be used.
+        UserError: the text encoder's model cannot be used, or is to give its CLS.
     """
     if config.text_encoder is None:
         return WordInput(len(words), width, config)
+    if config.text_encoder.cls:
+        raise UserError(
+            "input.text_encoder.cls: every step here is a word, which objectives ask for and frames are brought to; "
+            "leave cls out. The tower system.pairwise.text.encoder takes it"
+        )
     encoder = TextEncoder(config.text_encoder, words, text_model)
     return nn.Sequential(OrderedDict(encoder=encoder, project=Linear(encoder.width, width)))
 

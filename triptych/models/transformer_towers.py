@@ -18,7 +18,7 @@ from triptych.models.blocks import (
     position_vectors,
 )
 from triptych.models.text_encoder import TextEncoder, TextEncoderConfig, TextModel
-from triptych.models.tower import Steps, Tower, TowerOutput
+from triptych.models.tower import Steps, Tower, TowerOutput, timed
 from triptych.models.towers import FrameInput, FrameInputConfig, InputConfig, WordInput
 
 
@@ -80,11 +80,14 @@ class TextTransformerTower(Tower):
         x = self.input(track)
         x = x + position_vectors(track, self.positions, x.shape[-1]).to(x.dtype)
         x = self.layers(self.dropout(x), track.mask, layers=layers)
-        return _output(x, track, self.output(mean_pool(x, track.mask)))
+        return _output(x, track.mask, self.output(mean_pool(x, track.mask)))
 
 
 class TextEncoderTower(Tower):
-    """Words read through a pretrained text encoder -> mean over the words -> linear layer."""
+    """Words read through a pretrained text encoder -> mean over the words -> linear layer.
+
+    With `cls` the sequence begins with the model's CLS, which the mean leaves out.
+    """
 
     def __init__(
         self, config: TextEncoderConfig, words: tuple[str, ...], width: int, text_model: TextModel | None
@@ -102,13 +105,14 @@ class TextEncoderTower(Tower):
         """
         super().__init__()
         self.encoder = TextEncoder(config, words, text_model)
+        self.has_cls = config.cls
         self.width, self.sequence_width = width or self.encoder.width, self.encoder.width
         self.output = nn.Linear(self.encoder.width, width) if width else nn.Identity()
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
-        """See Tower: the sequence has a step a word."""
-        x = self.encoder(track, layers)
-        return _output(x, track, self.output(mean_pool(x, track.mask)))
+        """See Tower: the sequence has a step a word, behind the CLS where there is one."""
+        x, mask = self.encoder(track, layers), self.encoder.steps(track)
+        return _output(x, mask, self.output(mean_pool(x, timed(mask, self.has_cls))))
 
 
 class FrameTower(Tower):
@@ -135,9 +139,10 @@ class FrameTower(Tower):
         x = self.input(track)
         x = x + position_vectors(track, self.config.positions, x.shape[-1]).to(x.dtype)
         x = self.layers(self.dropout(x), track.mask, layers=layers)
-        return _output(x, track, self.output(mean_pool(x, track.mask)))
+        return _output(x, track.mask, self.output(mean_pool(x, track.mask)))
 
 
-def _output(x_BTD: Tensor, track: Track, pooled: Tensor) -> TowerOutput:
+def _output(x_BTD: Tensor, mask_BT: Tensor, pooled: Tensor) -> TowerOutput:
     """With zeros where nothing is real: the last layer's bias would say that something was."""
-    return TowerOutput(sequence=x_BTD * track.mask[..., None], mask=track.mask, pooled=pooled * track.present[:, None])
+    present = mask_BT.any(dim=1, keepdim=True)
+    return TowerOutput(sequence=x_BTD * mask_BT[..., None], mask=mask_BT, pooled=pooled * present)

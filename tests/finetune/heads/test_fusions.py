@@ -32,12 +32,13 @@ TOWERS = {
 }
 QUIET = {"feedforward": 10, "dropout": 0.0, "self_attention_heads": 2, "inter_modal_heads": 2}
 MULT = MultHeadConfig(width=4, layers=2, heads=2, dropout=0.0, embedding_dropout=0.0)
+WITH_CLS = "sse_ft with the text's own CLS"
 HEADS = {
     "late_fusion": LateFusionConfig(hidden=6, dropout=0.0),
     "late_fusion of logits": LateFusionConfig(join="logits", hidden=0, dropout=0.0),
     "attention": AttentionConfig(width=10, heads=2, hidden=6, dropout=0.0),
     "sse_ft": SseFtHeadConfig(**QUIET, self_attention_blocks=1, inter_modal_blocks=1),
-    "sse_ft with the text's own CLS": SseFtHeadConfig(**QUIET, fusion="concatenation", has_cls=["text"]),
+    WITH_CLS: SseFtHeadConfig(**QUIET, fusion="concatenation"),
     "mult": MULT,
     "mult of means": replace(MULT, pool="mean"),
 }
@@ -59,7 +60,8 @@ def encoder():
 def head_of(name, encoder, shown=SHOWN, num_outputs=2):
     """With weights far from the start, so that everything counts."""
     torch.manual_seed(0)
-    head = HEADS[name].build(encoder, shown, num_outputs, None).eval()
+    with patch.object(encoder.tower("text"), "has_cls", name == WITH_CLS):
+        head = HEADS[name].build(encoder, shown, num_outputs, None).eval()
     with torch.no_grad():
         for weight in head.parameters():
             weight.add_(torch.randn_like(weight) * 0.3)
@@ -184,15 +186,16 @@ def test_the_ablations_of_sse_ft_have_the_weights_counted_by_hand(encoder):
             + linear(fused, 7)
         )
 
-    def found(*names, **settings):
-        return count(SseFtHeadConfig(**{**QUIET, "has_cls": ["text"], **settings}).build(encoder, names, 7, None))
+    def found(*names, has_cls=True, **settings):
+        with patch.object(encoder.tower("text"), "has_cls", has_cls):
+            return count(SseFtHeadConfig(**QUIET, **settings).build(encoder, names, 7, None))
 
     for names in (("text",), ("audio",), ("video",), ("text", "audio"), ("text", "video"), ("audio", "video"), SHOWN):
         assert found(*names) == expected(*names)
     assert found(*SHOWN, fusion="cls") == expected(*SHOWN, stacks=False)
     assert found(*SHOWN, fusion="concatenation") == expected(*SHOWN, products=False)
     # without a CLS of its own the text gets one: 1 + 9 positions beside it, and self-attention as the others
-    assert found(*SHOWN, has_cls=[]) == expected(*SHOWN) + (1 + 10 + 2) * 16 + 2 * layer(16, 16)
+    assert found(*SHOWN, has_cls=False) == expected(*SHOWN) + (1 + 10 + 2) * 16 + 2 * layer(16, 16)
     assert found("audio", max_steps={"audio": 30}) == expected("audio") + 10 * 12
 
 
@@ -204,12 +207,16 @@ def test_series_are_refused(name, encoder):
 
 def test_mistakes_are_told_in_one_sentence(encoder):
     for settings, message in (
-        ({"has_cls": ["txt"]}, "Did you mean text"),
         ({"max_steps": {"vido": 5}}, "Did you mean video"),
         ({"self_attention_heads": 5}, "the tower of text is 16 wide"),
     ):
         with pytest.raises(UserError, match=message):
             SseFtHeadConfig(**{**QUIET, **settings}).build(encoder, SHOWN, 2, None)
+    with (
+        patch.object(encoder.tower("text"), "has_cls", True),
+        pytest.raises(UserError, match=r"max_steps\.text: without"),
+    ):
+        SseFtHeadConfig(**QUIET, max_steps={"text": 9}).build(encoder, SHOWN, 2, None)
     with pytest.raises(UserError, match="7 do not divide"):
         AttentionConfig(heads=7).build(encoder, SHOWN, 2, None)
     short = SseFtHeadConfig(**QUIET, max_steps={"audio": 4}).build(encoder, SHOWN, 2, None)

@@ -65,3 +65,12 @@ def test_a_clip_without_the_modality_has_zeros_and_leaves_the_others_alone():
     given = track([0.05], [], [0.05])
     rows = on_steps(1 + numbered(given), given.mask, given, 10, [1, 3, 2])
     assert rows[:, 0].tolist() == [1, 0, 0, 0, 1, 1]
+
+
+def test_a_cls_has_no_time_whether_the_track_has_a_step_for_it_or_not():
+    words, stored = track([0.1, 0.3], [], [0.5]), track([0.0, 0.1, 0.3], [], [0.0, 0.5])
+    mask = stored.mask  # of a CLS and the words
+    sequence = torch.tensor([[100.0, 1, 2], [100, 0, 0], [100, 3, 0]])[..., None]
+    for given in (words, stored):
+        rows = on_steps(sequence, mask, given, 5, [2, 1, 2], has_cls=True)
+        assert rows[:, 0].tolist() == [1, 2, 0, 3, 3]
