@@ -14,6 +14,9 @@ from triptych.trainer import TrainerConfig
 
 Init = Literal["pretrained", "random", "frozen"]
 
+ORDER: tuple[Init, ...] = ("random", "frozen", "pretrained")
+"""Of rows: baselines stand above what they are for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
@@ -106,6 +109,16 @@ class FinetuneConfig:
             encoder_lr_scale=self.encoder_lr_scale,
             layer_decay=self.layer_decay,
         )
+
+    @property
+    def rows(self) -> list[Init]:
+        """`init` in the order of the table."""
+        return sorted(self.init, key=ORDER.index)
+
+    @property
+    def last_row(self) -> Init:
+        """The row that the report is about."""
+        return self.rows[-1]
 
     def title(self, init: Init) -> str:
         """Of a row."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from finetune import losses
 from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Scored
+from finetune.outcome import ALL, Run
 from finetune.rates import freeze
 from finetune.task import FinetuneTask, Labels
 from shards.divisions import Division, divisions, read_list
@@ -50,6 +52,14 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """How the held-out clips are shown to a trained run."""
+
+    shown: tuple[str, ...] | None = None
+    """Modalities that are left; None removes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Protocol, clips, encoder."""
 
@@ -78,6 +88,18 @@ class Plan:
             UserError: no training clip has a label.
         """
         return {share: [self._part(division, share) for division in self.divisions] for share in self.shares}
+
+    @property
+    def removed(self) -> dict[str, View]:
+        """What is left when modalities are removed, the larger ones first; none where that is not wanted."""
+        sizes = range(len(self.inputs) - 1, 0, -1) if self.config.missing else ()
+        left = [shown for size in sizes for shown in combinations(self.inputs, size)]
+        return {"+".join(shown): View(shown=shown) for shown in left}
+
+    def views(self, run: Run) -> dict[str, View]:
+        """Name -> how the held-out clips are shown to a run: as they are, and to the last row in other ways too."""
+        is_last = run.init == self.config.last_row and run.share == 1
+        return {ALL: View(), **(self.removed if is_last else {})}
 
     def task(self, part: Part, init: Init, seed: int) -> FinetuneTask:
         """The encoder with a fresh head; a function of the config, the part's training labels, `init` and `seed`.

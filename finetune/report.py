@@ -2,15 +2,16 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.config import FinetuneConfig, Init
-from finetune.evaluation import Said, Scored, answers_of, shares_of
+from finetune.config import Init
+from finetune.evaluation import Scored, answers_of, shares_of
+from finetune.outcome import ALL, Outcome, Outcomes, Run
 from finetune.plan import Plan
 from finetune.rates import EncoderTraining
 from shards.divisions import cross_validation_sha256
@@ -22,38 +23,6 @@ from triptych.evaluation_report import number
 from triptych.significance import Units
 
 CURVE = "curve.png"
-ORDER: tuple[Init, ...] = ("random", "frozen", "pretrained")
-"""Of rows: baselines stand above what they are for."""
-
-
-class Run(NamedTuple):
-    """What is trained once for each division."""
-
-    init: Init
-    share: float
-    """Of the training labels."""
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What is left of a run on one division: the step that valid chose, and what it says of the held-out clips."""
-
-    step: int
-    score: float
-    """On valid."""
-    said: Said
-    removed: Mapping[str, Said] = field(default_factory=dict)
-    """Modalities that are left, joined by "+" -> what it says of them."""
-
-
-Outcomes = Mapping[Run, Sequence[Outcome]]
-"""Run -> its outcome on each division."""
-
-
-def last_row(config: FinetuneConfig) -> Init:
-    """The row that the report is about."""
-    return max(config.init, key=ORDER.index)
 
 
 def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
@@ -104,9 +73,9 @@ class Author:
             one.name if self.test.split.folds else "": Scored.of(plan.truth, one.keys["train"]).split.truth
             for one in plan.divisions
         }
-        rows = [system for init in self._rows for system in self._systems(init)]
+        rows = [system for init in self.config.rows for system in self._systems(init)]
         titles = [system.title for system in rows]
-        main = self._system(last_row(config), 1.0).title
+        main = self._system(config.last_row, 1.0).title
         return Evaluation(
             title=f"Fine-tuning: {', '.join(target.label for target in self.protocol.targets)}, {self.protocol.name}",
             protocol=self.protocol,
@@ -125,12 +94,11 @@ class Author:
 
     def missing(self, whole: Evaluation) -> Evaluation | None:
         """The last row's runs, as they were trained with all modalities, shown fewer."""
-        init = last_row(self.config)
+        init = self.config.last_row
         main = self._system(init, 1.0)
-        left = list(self._of(init, 1.0)[0][0].removed)
         systems = [
             replace(main, name=f"{main.name} on {main.inputs}", inputs=shown, **self._answers(init, 1.0, shown))
-            for shown in left
+            for shown in self.plan.removed
         ]
         if not systems:
             return None
@@ -143,7 +111,7 @@ class Author:
         systems = [
             replace(system, name=_at_share(system.name, share))
             for share in sorted(set(self.config.label_shares))
-            for system in (self._system(init, share) for init in self._rows)
+            for system in (self._system(init, share) for init in self.config.rows)
         ]
         return replace(whole, systems=systems, compared=()) if systems else None
 
@@ -153,13 +121,13 @@ class Author:
         entries = {row["system"]: row["metrics"][metric] for row in numbers["systems"]}
         lines = {
             title: {share: entries[_at_share(title, share)] for share in set(self.config.label_shares)}
-            for title in map(self.config.title, self._rows)
+            for title in map(self.config.title, self.config.rows)
         }
         figures.learning_curve(lines, metric, metric in numbers["protocol"]["percent"], path)
 
     def write_flips(self, path: Path) -> int:
         """Every prediction that changes where modalities are removed; returns their number."""
-        init = last_row(self.config)
+        init = self.config.last_row
         rows = list(self._flips(init))
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -170,7 +138,7 @@ class Author:
     def _flips(self, init: Init) -> Iterator[list[Any]]:
         full, truth = self._answers(init, 1.0)["predictions"], self.test.split.truth
         labels, several = [target.label for target in self.protocol.targets], self.protocol.kind == "emotions"
-        for left in self._of(init, 1.0)[0][0].removed:
+        for left in self.plan.removed:
             removed = "+".join(name for name in self.plan.inputs if name not in left.split("+"))
             fewer = self._answers(init, 1.0, left)["predictions"]
             for run, clip, *target in np.argwhere(full != fewer).tolist():
@@ -179,10 +147,6 @@ class Author:
                 told = [int(value) if several else self.protocol.classes[int(value)] for value in values]
                 named = labels[target[0]] if several else labels[0]
                 yield [self.test.split.keys[clip], self.config.seeds[run], removed, left, named, *told]
-
-    @property
-    def _rows(self) -> list[Init]:
-        return sorted(self.config.init, key=ORDER.index)
 
     def _of(self, init: Init, share: float) -> list[Sequence[Outcome]]:
         """[seeds][divisions]"""
@@ -195,7 +159,10 @@ class Author:
             return [row]
         size, runs, sign = self.config.best_of, self._of(init, 1.0), -1 if self.protocol.select_lowest else 1
         chosen = [  # zip: the outcomes of several seeds on the same division
-            [max(seeds, key=lambda one: sign * one.score) for seeds in zip(*runs[start : start + size], strict=True)]
+            [
+                max(seeds, key=lambda one: sign * one.best.score)
+                for seeds in zip(*runs[start : start + size], strict=True)
+            ]
             for start in range(0, len(runs), size)
         ]
         best = replace(row, name=f"{row.name}, best of {size}", note=self._note(chosen), **self._answers_of(chosen))
@@ -205,16 +172,15 @@ class Author:
         note = self._note(self._of(init, share))
         return System(name=self.config.title(init), inputs=self.inputs, note=note, **self._answers(init, share))
 
-    def _answers(self, init: Init, share: float, shown: str | None = None) -> dict[str, Any]:
-        return self._answers_of(self._of(init, share), shown)
+    def _answers(self, init: Init, share: float, view: str = ALL) -> dict[str, Any]:
+        return self._answers_of(self._of(init, share), view)
 
-    def _answers_of(self, runs: Sequence[Sequence[Outcome]], shown: str | None = None) -> dict[str, Any]:
+    def _answers_of(self, runs: Sequence[Sequence[Outcome]], view: str = ALL) -> dict[str, Any]:
         """`predictions` and `probabilities` of a System."""
         each: list[Units] = []
         shares: list[NDArray[np.float64]] = []
         for run in runs:
-            said = [one.said if shown is None else one.removed[shown] for one in run]
-            outputs = [said[number][key] for number, key in self._places]
+            outputs = [run[number].said[view][key] for number, key in self._places]
             each.append(answers_of(self.protocol, self.test, outputs))
             if (own := shares_of(self.protocol, outputs)) is not None:
                 shares.append(own)
@@ -228,9 +194,9 @@ class Author:
 
     def _note(self, runs: Sequence[Sequence[Outcome]]) -> str:
         """Steps that were chosen, and the score on valid."""
-        steps = [one.step for run in runs for one in run]
+        steps = [one.best.step for run in runs for one in run]
         told = ", ".join(map(str, steps)) if len(steps) <= 5 else f"{min(steps)} to {max(steps)}"
-        score = float(np.mean([one.score for run in runs for one in run]))
+        score = float(np.mean([one.best.score for run in runs for one in run]))
         percent = by_name(self.protocol.kind)[self.protocol.select].percent
         return f"step {told} ({self.protocol.select} {number(score, percent)})"
 
@@ -252,7 +218,7 @@ class Author:
             f"{self.protocol.select} on valid{stop}",
             "seeds": ", ".join(map(str, config.seeds)),
         }
-        training = config.encoder_training(last_row(config))
+        training = config.encoder_training(config.last_row)
         if training != EncoderTraining():
             facts["encoder training"] = ", ".join(f"{name} {value}" for name, value in vars(training).items())
         if config.balanced:

@@ -3,17 +3,17 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from finetune import report
+from finetune import outcome, report
 from finetune.config import FinetuneConfig
 from finetune.evaluation import Said, Scored, ScoreEvaluator, predict
+from finetune.outcome import Best, Outcome, Run
 from finetune.plan import Part, Plan, make_plan
 from finetune.rates import rates_of
-from finetune.report import Outcome, Run
 from triptych import config as configs
 from triptych import distributed as launch
 from triptych.checkpoint import Checkpoints
@@ -74,8 +74,9 @@ def train_one(plan: Plan, watched: Callable[[Evaluator], Evaluator]) -> tuple[in
     config, distributed = plan.config, launch.init()
     try:
         distributed.on_main(lambda: _open(config))
-        best = _fit(plan, plan.parts[1.0][0], distributed, Run(config.init[0], 1.0, config.seeds[0]), watched)
-        return best if isinstance(best, int) else (best.step, best.score)
+        part, first = plan.parts[1.0][0], Run(config.init[0], 1.0, config.seeds[0])
+        fitted = _fit(plan, part, _folder(plan, part, distributed, first), first, watched)
+        return fitted if isinstance(fitted, int) else fitted.best
     finally:
         distributed.shutdown()
 
@@ -98,10 +99,10 @@ def _train_all(plan: Plan, distributed: Distributed, run: Run) -> list[Outcome] 
             where = [part.division.name] if len(plan.divisions) > 1 else []
             where += [f"{100 * run.share:g} % of the labels"] if run.share < 1 else []
             print(", ".join([plan.config.title(run.init), f"seed {run.seed}", *where]))
-        outcome = _train(plan, part, distributed, run)
-        if isinstance(outcome, int):
-            return outcome
-        outcomes.append(outcome)
+        found = _train(plan, part, distributed, run)
+        if isinstance(found, int):
+            return found
+        outcomes.append(found)
     return outcomes
 
 
@@ -110,27 +111,36 @@ class _Fitted:
     """A trained run at the step that valid chose."""
 
     engine: Engine
-    step: int
-    score: float
+    best: Best
 
 
 def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcome | int:
-    """One run, and what it says of the test clips; an exit code where it was asked to stop."""
-    fitted = _fit(plan, part, distributed, run, lambda evaluator: evaluator)
-    if isinstance(fitted, int):
-        return fitted
-    engine, test = fitted.engine, plan.eval_loader(part, "test", distributed)
-    removed: dict[str, Said] = {}
-    if plan.config.missing and run.init == report.last_row(plan.config) and run.share == 1:
-        removed = {"+".join(shown): predict(engine, test, shown) for shown in _subsets(tuple(plan.inputs))}
-    return Outcome(step=fitted.step, score=fitted.score, said=predict(engine, test), removed=removed)
+    """One run, and what it says of the test clips; an exit code where it was asked to stop.
+
+    What it said at an earlier start is taken from its folder, and where that is everything, nothing is built.
+    """
+    folder, views = _folder(plan, part, distributed, run), plan.views(run)
+
+    def kept() -> tuple[Best | None, dict[str, Said]]:
+        return outcome.read_best(folder.path), outcome.kept(folder.path, views, part.keys["test"])
+
+    best, said = distributed.on_main(kept)
+    if best is None or len(said) < len(views):
+        fitted = _fit(plan, part, folder, run, lambda evaluator: evaluator)
+        if isinstance(fitted, int):
+            return fitted
+        best, (_, said) = fitted.best, distributed.on_main(kept)  # trained again, valid may have chosen another step
+        for name in [name for name in views if name not in said]:
+            said[name] = predict(fitted.engine, plan.eval_loader(part, "test", distributed), views[name].shown)
+            distributed.on_main(partial(outcome.keep, folder.path, name, best, said[name]))
+    return Outcome(best=best, said=said)
 
 
 def _fit(
-    plan: Plan, part: Part, distributed: Distributed, run: Run, watched: Callable[[Evaluator], Evaluator]
+    plan: Plan, part: Part, folder: RunFolder, run: Run, watched: Callable[[Evaluator], Evaluator]
 ) -> _Fitted | int:
     """Train, and load the step that valid chose; an exit code where it was asked to stop."""
-    config = plan.config
+    config, distributed = plan.config, folder.distributed
     task = plan.task(part, run.init, run.seed)
     training = config.encoder_training(run.init)
     engine = AccelerateEngine(
@@ -143,7 +153,6 @@ def _fit(
         rates={f"encoder.{name}": rate for name, rate in rates_of(task.encoder, training).items()},
     )
     valid = plan.eval_loader(part, "valid", distributed)
-    folder = _folder(plan, part, distributed, run)
 
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
@@ -163,10 +172,11 @@ def _fit(
     )
     if code := trainer.train():
         return code
-    best = distributed.on_main(lambda: json.loads((folder.path / "best.json").read_text()))
+    best = distributed.on_main(lambda: outcome.read_best(folder.path))
+    assert best is not None  # the trainer has evaluated
     checkpoints = Checkpoints(folder.checkpoints, config.trainer.keep_checkpoints, distributed)
-    engine.load_state(checkpoints.load(best["step"])[0])
-    return _Fitted(engine, best["step"], best["value"])
+    engine.load_state(checkpoints.load(best.step)[0])
+    return _Fitted(engine, best)
 
 
 def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFolder:
@@ -185,10 +195,7 @@ def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFo
     shard_set = plan.shard_set
     folder.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
     divided = dict.fromkeys([part.division.name], part.division.facts["split SHA-256"])
+    model = json.dumps(plan.opened.identity, indent=1) + "\n"
+    folder.keep("encoder.json", model, f"another encoder than {config.encoder} is now")
     folder.keep("division.json", json.dumps(divided, indent=1) + "\n", "otherwise divided clips")
     return folder
-
-
-def _subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """What is left when some are removed, the larger ones first."""
-    return [kept for size in range(len(modalities) - 1, 0, -1) for kept in combinations(modalities, size)]

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from finetune.config import FinetuneConfig
+from finetune.outcome import ALL, Best, Outcome, Run
 from finetune.plan import make_plan
-from finetune.report import Author, Outcome, Run
+from finetune.report import Author
 from finetune.train import run
 from shards.truth import Truth
 from triptych.config import UserError
@@ -98,7 +99,7 @@ def test_the_best_of_several_seeds_is_chosen_on_valid_and_stands_beside_their_me
 
     def outcome(score: float, right: bool) -> Outcome:
         said = {key: torch.eye(2)[truth[key] if right else 1 - truth[key]].double().numpy() for key in test}
-        return Outcome(step=1, score=score, said=said)
+        return Outcome(best=Best(1, score), said={ALL: said})
 
     valid_then_right = [(0.9, True), (0.5, False), (0.4, True), (0.8, False)]
     outcomes = {Run("pretrained", 1.0, seed): [outcome(*told)] for seed, told in enumerate(valid_then_right)}
