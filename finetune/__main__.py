@@ -23,6 +23,7 @@ Best of ten initialisations:      seeds=[0,1,2,3,4,5,6,7,8,9] best_of=10
 How many labels it takes:         label_shares=[0.05,0.2,1]
 Until valid gets no better:       trainer.patience=5
 A part of the encoder fixed:      freeze=towers, or freeze=all unfreeze_every=200; layer_decay=0.9
+With a recogniser's words:        transcripts.asr=<folder of python -m shards transcribe>
 Another head:                     head.sse_ft={}, or mult, late_fusion, attention; finetune/heads/config.py
 Several heads or settings, one table:   python -m finetune.ablation ROWS CONFIG [a.b=c ...]
 Settings searched on valid:       python -m finetune.search SEARCH [a.b=c ...]

@@ -1,5 +1,6 @@
 """What a fine-tuning is told."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,6 +66,10 @@ class FinetuneConfig:
     """Beside the mean over all seeds, a row of those that valid chooses, one of every so many seeds; 0 has none."""
     missing: bool = True
     """Score the last row's runs again with modalities removed at test time."""
+    transcripts: dict[str, str] = field(default_factory=dict)
+    """Name -> other words of the same clips, as {asr: data/mosei_asr}: a folder of `python -m shards transcribe`, other
+    files of transcripts (shards/transcripts/attach.py), or a shard set, of which the words alone are read. Every row's
+    runs are tested on these words too, as they were trained."""
     label_shares: list[float] = field(default_factory=list)
     """Shares of the training labels for a learning curve, as [0.05, 0.2, 1]; each smaller one trains all runs again."""
     global_batch: int = 32
@@ -89,6 +94,9 @@ class FinetuneConfig:
             raise ValueError("trainer.best_metric: the protocol's metric on valid chooses; leave it out")
         if self.num_resamples < 1:
             raise ValueError(f"num_resamples: 1 or more is wanted, given: {self.num_resamples}")
+        for name in self.transcripts:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+                raise ValueError(f"transcripts: {name!r} names files; expected letters, digits, - and _ alone")
         for share in self.label_shares:
             if not 0 < share <= 1:
                 raise ValueError(f"label_shares: {share}; expected shares above 0, to 1")

@@ -2,6 +2,7 @@
 
     runs/pretrained-seed-0/predictions/all.npz          of all that the run is shown
     runs/pretrained-seed-0/predictions/text+audio.npz   with the other modalities removed
+    runs/pretrained-seed-0/predictions/words-asr.npz    with the words of other transcripts
 
 Legend: N clips, C outputs, R rows: one of a clip, or of a series as many as the clip has steps.
 """
@@ -50,7 +51,7 @@ class Outcome:
 
     best: Best
     said: Mapping[str, Said]
-    """View, as ALL or "text+audio" -> what it says."""
+    """View, as ALL, "text+audio" or "words-asr" -> what it says."""
 
 
 Outcomes = Mapping[Run, Sequence[Outcome]]
@@ -66,12 +67,13 @@ def read_best(folder: Path) -> Best | None:
     return Best(told["step"], told["value"])
 
 
-def keep(folder: Path, view: str, best: Best, said: Said) -> None:
+def keep(folder: Path, view: str, shown: str, best: Best, said: Said) -> None:
     """Write what a finished run says, whole or not at all.
 
     Args:
         folder: of the run.
         view: name of what it was shown.
+        shown: hash of what was shown, where another start may show something else by the same name.
         best: the step that says it.
         said: of all held-out clips, one or more.
     """
@@ -87,27 +89,28 @@ def keep(folder: Path, view: str, best: Best, said: Said) -> None:
         is_series=next(iter(said.values())).ndim == 2,
         step=best.step,
         score=best.score,
+        shown=shown,
     )
     write_atomically(path, content.getvalue())
 
 
-def kept(folder: Path, views: Collection[str], keys: Collection[str]) -> dict[str, Said]:
+def kept(folder: Path, views: Mapping[str, str], keys: Collection[str]) -> dict[str, Said]:
     """What a run has said before, of those views that it was shown.
 
-    Left out is what is damaged, which is told, of other clips, or of another step than valid chose.
+    Left out is what is damaged, which is told, of other clips or words, or of another step than valid chose.
 
     Args:
         folder: of the run.
-        views: that are wanted.
+        views: that are wanted -> hash of what they show, see `keep`.
         keys: of all held-out clips.
     """
     best, found = read_best(folder), {}
-    for view in views:
+    for view, shown in views.items():
         path = _path(folder, view)
         if best is None or not path.exists():
             continue
         try:
-            said = _read(path, best)
+            said = _read(path, shown, best)
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
             LOG.warning("warning: %s: is damaged (%s); the clips are predicted again", path, error)
             continue
@@ -120,14 +123,14 @@ def _path(folder: Path, view: str) -> Path:
     return folder / "predictions" / f"{view}.npz"
 
 
-def _read(path: Path, best: Best) -> Said | None:
-    """None where another step says it.
+def _read(path: Path, shown: str, best: Best) -> Said | None:
+    """None where another step says it, or of something else.
 
     Raises:
         ValueError: the arrays do not fit together; also other errors, see `kept`.
     """
     with np.load(path, allow_pickle=False) as file:  # each array is verified by the archive's CRC-32
-        if (int(file["step"]), float(file["score"])) != best:
+        if (int(file["step"]), float(file["score"])) != best or str(file["shown"]) != shown:
             return None
         keys, lengths, values = file["keys"].tolist(), file["lengths"], file["values"]
         is_series = bool(file["is_series"])

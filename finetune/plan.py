@@ -22,6 +22,7 @@ from shards.encoders import Opened, open_encoder
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
 from shards.index import ShardSet
+from shards.other_words import OtherWords, is_transcript, read_other_words, read_transcript
 from shards.plan import check_fits
 from shards.pretrained_on import compare
 from shards.read import EvalLoader, StreamConfig, TrainLoader
@@ -57,6 +58,13 @@ class View:
 
     shown: tuple[str, ...] | None = None
     """Modalities that are left; None removes none."""
+    words: OtherWords | None = None
+    """Of other transcripts; None shows the clips' own."""
+
+    @property
+    def sha256(self) -> str:
+        """Of what the shards themselves do not tell; empty where that is nothing."""
+        return "" if self.words is None else self.words.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,8 @@ class Plan:
     opened: Opened
     inputs: Mapping[str, FeatureSpec]
     """Modality -> feature, of those that are shown."""
+    transcripts: Mapping[str, OtherWords]
+    """Name -> what it says of every held-out clip."""
     facts: Mapping[str, str]
 
     @property
@@ -97,9 +107,11 @@ class Plan:
         return {"+".join(shown): View(shown=shown) for shown in left}
 
     def views(self, run: Run) -> dict[str, View]:
-        """Name -> how the held-out clips are shown to a run: as they are, and to the last row in other ways too."""
-        is_last = run.init == self.config.last_row and run.share == 1
-        return {ALL: View(), **(self.removed if is_last else {})}
+        """Name -> how the held-out clips are shown to a run: as they are; with other words, where it has learnt from
+        all labels; and, of the last row, with modalities removed."""
+        is_whole = run.share == 1
+        heard = {heard_name(name): View(words=words) for name, words in self.transcripts.items()} if is_whole else {}
+        return {ALL: View(), **heard, **(self.removed if is_whole and run.init == self.config.last_row else {})}
 
     def task(self, part: Part, init: Init, seed: int) -> FinetuneTask:
         """The encoder with a fresh head; a function of the config, the part's training labels, `init` and `seed`.
@@ -138,8 +150,10 @@ class Plan:
             features=features_of(self.inputs),
         )
 
-    def eval_loader(self, part: Part, split: str, distributed: Distributed) -> EvalLoader:
-        """A rank's share of a split."""
+    def eval_loader(
+        self, part: Part, split: str, distributed: Distributed, words: OtherWords | None = None
+    ) -> EvalLoader:
+        """A rank's share of a split; with other words, where there are any."""
         return EvalLoader(
             part.shards,
             features_of(self.inputs),
@@ -151,6 +165,7 @@ class Plan:
             workers=self.config.workers,
             prepare=Labels(self.protocol),
             labels=self.protocol.labels,
+            words=words,
         )
 
     @property
@@ -168,27 +183,34 @@ class Plan:
         return Part(division=division, share=share, keys=keys, shards=shards)
 
 
+def heard_name(transcript: str) -> str:
+    """Name of the view of clips with the words of a transcript."""
+    return f"words-{transcript}"
+
+
 def make_plan(config: FinetuneConfig) -> Plan:
     """Find out what there is to do.
 
     Raises:
         UserError: no such encoder, protocol, class, split or modality; labels that no clip has; a split that leaks, has
-            fewer training clips than a global batch, or none to validate on.
+            fewer training clips than a global batch, or none to validate on; transcripts that are not of these clips.
     """
     protocol = registry.find(config.protocol, tuple(config.classes))
     shard_set = ShardSet(config.shards, config.cache)
     opened = open_encoder(config.encoder, shard_set)
     inputs = _inputs(config, opened.encoder)
     name, _, number = config.split.partition("/")
+    divided = divisions(shard_set, protocol, config.split, read_list(config.listed))
     plan = Plan(
         config=config,
         protocol=protocol,
         shard_set=shard_set,
-        divisions=divisions(shard_set, protocol, config.split, read_list(config.listed)),
+        divisions=divided,
         rule="/".join(filter(None, (protocol.split(name).name if name else "", number))),
         truth=Truth(shard_set, protocol),
         opened=opened,
         inputs=inputs,
+        transcripts=_transcripts(config, shard_set, protocol, divided, inputs),
         facts=_facts(config, opened, shard_set, protocol, inputs),
     )
     for init in config.init:  # mistakes, before hours of work
@@ -206,6 +228,30 @@ def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
         if name not in encoder.inputs:
             raise UserError(f"inputs: the encoder takes no {name!r}.{nearest(name, tuple(encoder.inputs))}")
     return {name: encoder.inputs[name] for name in names}
+
+
+def _transcripts(
+    config: FinetuneConfig,
+    shard_set: ShardSet,
+    protocol: Protocol,
+    divided: Sequence[Division],
+    inputs: Mapping[str, FeatureSpec],
+) -> dict[str, OtherWords]:
+    """Name -> the words of every held-out clip."""
+    if config.transcripts and "text" not in inputs:
+        raise UserError(f"transcripts: the encoder is shown {'+'.join(inputs)}, and no words that could be others")
+    keys = {key for one in divided for key in one.keys["test"]}
+    found = {}
+    for name, location in config.transcripts.items():
+        try:
+            if is_transcript(location):
+                found[name] = read_transcript(shard_set, location, keys)
+                continue
+            other = ShardSet(location, config.cache)
+            found[name] = read_other_words(shard_set, other, keys, protocol.labels, as_written=not config.split)
+        except UserError as error:
+            raise UserError(f"transcripts.{name}: {error}") from None
+    return found
 
 
 def _facts(

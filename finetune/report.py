@@ -1,7 +1,6 @@
 """What a fine-tuning writes: the report of triptych.evaluation, with sections of its own below the tables."""
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune import flips
 from finetune.config import Init
 from finetune.evaluation import Scored, answers_of, shares_of
+from finetune.heard import Heard
 from finetune.outcome import ALL, Outcome, Outcomes, Run
-from finetune.plan import Plan
+from finetune.plan import Plan, heard_name
 from finetune.rates import EncoderTraining
 from shards.divisions import cross_validation_sha256
+from shards.other_words import Difference
 from triptych import evaluation, figures
 from triptych.baselines import baselines
 from triptych.conventions import by_name
-from triptych.evaluation import Evaluation, Split, System
+from triptych.evaluation import Evaluation, Section, Split, System
 from triptych.evaluation_report import number
 from triptych.significance import Units
 
@@ -38,18 +40,31 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
     whole = author.table()
     (out / "figures").mkdir(exist_ok=True)
     sections = {}
+    has_flips = plan.protocol.kind in flips.KINDS
     if (missing := author.missing(whole)) is not None:
         note = ""
-        if plan.protocol.kind in ("classes", "emotions"):
+        if has_flips:
             num_flips = author.write_flips(out / "flips.csv")
             note = f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed."
-        title = "Modalities removed at test time"
-        sections["missing"] = evaluation.Section(title=title, numbers=evaluation.results(missing), note=note)
+        sections["missing"] = _section("Modalities removed at test time", missing, out, "missing", note)
+    if (other := author.transcripts(whole)) is not None:
+        heard = Heard(plan, author.test.split.keys)
+        note = heard.note
+        if has_flips:
+            num_flips = author.write_word_flips(out / "flips_transcripts.csv", heard.differences)
+            note += f" flips_transcripts.csv lists the {num_flips:,} predictions that change with the words."
+        section = _section("Other transcripts at test time", other, out, "transcripts", note)
+        sections["transcripts"] = replace(section, numbers={**section.numbers, "words": heard.numbers})
     if (curve := author.curve(whole)) is not None:
-        title = "Shares of the training labels"
-        sections["curve"] = evaluation.Section(title=title, numbers=evaluation.results(curve))
+        sections["curve"] = _section("Shares of the training labels", curve, out, "curve", "")
         author.draw_curve(sections["curve"].numbers, out / "figures" / CURVE)
     return evaluation.write(whole, out, sections)
+
+
+def _section(title: str, told: Evaluation, out: Path, name: str, note: str) -> Section:
+    """A further table, whose predictions are written."""
+    evaluation.write_predictions(told, out / f"predictions_{name}.csv")
+    return Section(title=title, numbers=evaluation.results(told), note=note)
 
 
 class Author:
@@ -128,25 +143,42 @@ class Author:
     def write_flips(self, path: Path) -> int:
         """Every prediction that changes where modalities are removed; returns their number."""
         init = self.config.last_row
-        rows = list(self._flips(init))
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["key", "seed", "removed", "left", "target", "truth", "with all", "without"])
-            writer.writerows(rows)
-        return len(rows)
-
-    def _flips(self, init: Init) -> Iterator[list[Any]]:
-        full, truth = self._answers(init, 1.0)["predictions"], self.test.split.truth
-        labels, several = [target.label for target in self.protocol.targets], self.protocol.kind == "emotions"
+        full, rows = self._answers(init, 1.0)["predictions"], []
         for left in self.plan.removed:
             removed = "+".join(name for name in self.plan.inputs if name not in left.split("+"))
             fewer = self._answers(init, 1.0, left)["predictions"]
-            for run, clip, *target in np.argwhere(full != fewer).tolist():
-                place = (clip, *target)
-                values = [truth[place], full[(run, *place)], fewer[(run, *place)]]
-                told = [int(value) if several else self.protocol.classes[int(value)] for value in values]
-                named = labels[target[0]] if several else labels[0]
-                yield [self.test.split.keys[clip], self.config.seeds[run], removed, left, named, *told]
+            for run, key, *told in flips.flips(self.protocol, self.test.split, full, fewer):
+                rows.append([key, self.config.seeds[run], removed, left, *told])
+        flips.write(path, ["key", "seed", "removed", "left", "target", "truth", "with all", "without"], rows)
+        return len(rows)
+
+    def transcripts(self, whole: Evaluation) -> Evaluation | None:
+        """Every row's runs, as they were trained, with the words of other transcripts."""
+        systems, compared = [], []
+        for init in self.config.rows:
+            own = self._system(init, 1.0)
+            systems.append(own)
+            for name in self.plan.transcripts:
+                answers = self._answers(init, 1.0, heard_name(name))
+                systems.append(replace(own, name=f"{own.name}, {name} words", **answers))
+                compared.append((systems[-1].title, own.title))
+        if not compared:
+            return None
+        return replace(whole, systems=systems, compared=compared, drawn=systems[0].title)
+
+    def write_word_flips(self, path: Path, differences: Mapping[str, Difference]) -> int:
+        """Every prediction that changes with the words of other transcripts; returns their number."""
+        rows = []
+        for init in self.config.rows:
+            own = self._answers(init, 1.0)["predictions"]
+            for name, difference in differences.items():
+                other = self._answers(init, 1.0, heard_name(name))["predictions"]
+                for run, key, *told in flips.flips(self.protocol, self.test.split, own, other):
+                    title = self.config.title(init)
+                    rows.append([key, self.config.seeds[run], title, name, difference.errors[key], *told])
+        head = ["key", "seed", "system", "transcript", "word errors", "target", "truth", "own words", "other words"]
+        flips.write(path, head, rows)
+        return len(rows)
 
     def _of(self, init: Init, share: float) -> list[Sequence[Outcome]]:
         """[seeds][divisions]"""

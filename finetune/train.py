@@ -122,7 +122,8 @@ def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcom
     folder, views = _folder(plan, part, distributed, run), plan.views(run)
 
     def kept() -> tuple[Best | None, dict[str, Said]]:
-        return outcome.read_best(folder.path), outcome.kept(folder.path, views, part.keys["test"])
+        wanted = {name: view.sha256 for name, view in views.items()}
+        return outcome.read_best(folder.path), outcome.kept(folder.path, wanted, part.keys["test"])
 
     best, said = distributed.on_main(kept)
     if best is None or len(said) < len(views):
@@ -130,9 +131,11 @@ def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcom
         if isinstance(fitted, int):
             return fitted
         best, (_, said) = fitted.best, distributed.on_main(kept)  # trained again, valid may have chosen another step
-        for name in [name for name in views if name not in said]:
-            said[name] = predict(fitted.engine, plan.eval_loader(part, "test", distributed), views[name].shown)
-            distributed.on_main(partial(outcome.keep, folder.path, name, best, said[name]))
+        for name, view in views.items():
+            if name not in said:
+                test = plan.eval_loader(part, "test", distributed, view.words)
+                said[name] = predict(fitted.engine, test, view.shown)
+                distributed.on_main(partial(outcome.keep, folder.path, name, view.sha256, best, said[name]))
     return Outcome(best=best, said=said)
 
 
@@ -184,7 +187,13 @@ def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFo
     config, init, seed = plan.config, run.init, run.seed
     # without what does not change the run, so that a seed, a share or a row can be added later
     own = replace(
-        config, init=[init], seeds=[seed], label_shares=[run.share] if run.share < 1 else [], best_of=0, missing=True
+        config,
+        init=[init],
+        seeds=[seed],
+        label_shares=[run.share] if run.share < 1 else [],
+        best_of=0,
+        missing=True,
+        transcripts={},
     )
     path = Path(config.out) / "runs"
     if len(plan.divisions) > 1:

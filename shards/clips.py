@@ -15,8 +15,7 @@ from shards.features.config import Feature
 from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, Split
 from shards.npy import from_bytes
-from shards.record import ClipRecord
-from shards.word_errors import WordErrors
+from shards.record import ClipRecord, Word
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -45,7 +44,7 @@ class Clips(Dataset[Batch]):
         features: modality -> feature wanted.
         vocabulary: gives the words their ids; None leaves text out.
         labels: label name -> what to deliver, see Batch.labels.
-        word_errors: put into the words before they get their ids.
+        heard: makes other words of a clip's and its key, before they get their ids.
         prepare: draws masks and targets, see triptych.task.Prepare.
         keep_damaged: whether a clip that cannot be read stays in its batch without any modality, told of in
             `Batch.damaged`, instead of ending the run.
@@ -64,7 +63,7 @@ class Clips(Dataset[Batch]):
         labels: Mapping[str, LabelSpec],
         prepare: Callable[[Batch], Batch] | None,
         keep_damaged: bool = False,
-        word_errors: WordErrors | None = None,
+        heard: Callable[[Sequence[Word], str], Sequence[Word]] | None = None,
     ) -> None:
         self.split: Split = shard_set.split(split)
         self._features = features
@@ -72,7 +71,7 @@ class Clips(Dataset[Batch]):
         self._labels = labels
         self._prepare = prepare
         self._keep_damaged = keep_damaged
-        self._word_errors = word_errors
+        self._heard = heard
         stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
         self._stored = {
             modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
@@ -128,9 +127,9 @@ class Clips(Dataset[Batch]):
         members = self.split.read(sample_id, extensions)
         record = ClipRecord.from_json(loads(members["json"]))
         steps: dict[str, Steps] = {}
-        words = record.words or ()
-        if self._word_errors is not None:
-            words = self._word_errors(words, record.key)
+        words: Sequence[Word] = record.words or ()
+        if self._heard is not None:
+            words = self._heard(words, record.key)
         if self._vocabulary is not None and words:
             steps["text"] = word_steps(words, self._vocabulary)
         for modality, feature in self._features.items():

@@ -20,6 +20,7 @@ from shards.cache import CacheConfig
 from shards.clips import Clips, MicroBatch
 from shards.features.config import Feature, FeaturesConfig, build
 from shards.index import ShardSet
+from shards.other_words import OtherWords
 from shards.word_errors import WordErrors, WordErrorsConfig
 from shards.words import Vocabulary
 from triptych.batch import Batch
@@ -111,7 +112,7 @@ class TrainLoader:
             labels=self.labels,
             prepare=self.prepare,
             keep_damaged=self.stream.max_damaged_share > 0,
-            word_errors=self._word_errors,
+            heard=self._word_errors,
         )
 
     @cached_property
@@ -179,6 +180,8 @@ class EvalLoader:
     labels: Mapping[str, LabelSpec] = field(default_factory=dict)
     max_damaged_share: float = 0.0
     """See StreamConfig."""
+    words: OtherWords | None = None
+    """Of other transcripts, in place of the clips' own."""
 
     def __post_init__(self) -> None:
         plan.evaluation_batches(self.num_samples, self.batch_size, self.world, self.rank)
@@ -194,6 +197,7 @@ class EvalLoader:
             labels=self.labels,
             prepare=self.prepare,
             keep_damaged=self.max_damaged_share > 0,
+            heard=self.words,
         )
 
     @property

@@ -37,6 +37,7 @@ __all__ = [
     "results",
     "systems_from",
     "write",
+    "write_predictions",
 ]
 
 Entry = dict[str, Any]
@@ -141,6 +142,20 @@ def write(evaluation: Evaluation, folder: Path, sections: Mapping[str, Section] 
     sections = sections or {}
     numbers = {**results(evaluation), **{name: section.numbers for name, section in sections.items()}}
     (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    given = write_predictions(evaluation, folder / "predictions.csv")
+    (folder / "figures").mkdir(exist_ok=True)
+    name = next(system.name for system in evaluation.systems if system.title == evaluation.drawn)
+    titles = [evaluation.drawn, *(one.title for one in evaluation.systems if one.name == name)]
+    pictures = figures.draw(numbers, given, tuple(dict.fromkeys(titles)), folder / "figures")
+    report = evaluation_report.markdown(numbers, {**pictures, **evaluation.pictures})
+    below = [line for one in sections.values() for line in evaluation_report.section(one.title, one.numbers, one.note)]
+    write_atomically(folder / "report.md", "\n".join([report, *below]))
+    evaluation_report.show(numbers)
+    return numbers
+
+
+def write_predictions(evaluation: Evaluation, path: Path) -> Predictions:
+    """Write what every system says of every test clip, as csv, so that the table can be scored again."""
     test, protocol = evaluation.splits["test"], evaluation.protocol
     given = Predictions(
         kind=protocol.kind,
@@ -151,16 +166,8 @@ def write(evaluation: Evaluation, folder: Path, sections: Mapping[str, Section] 
         inputs={system.title: system.inputs for system in evaluation.systems},
     )
     shares = {system.title: system.probabilities for system in evaluation.systems if system.probabilities is not None}
-    predictions.write(folder / "predictions.csv", given, folds=test.folds, probabilities=shares)
-    (folder / "figures").mkdir(exist_ok=True)
-    name = next(system.name for system in evaluation.systems if system.title == evaluation.drawn)
-    titles = [evaluation.drawn, *(one.title for one in evaluation.systems if one.name == name)]
-    pictures = figures.draw(numbers, given, tuple(dict.fromkeys(titles)), folder / "figures")
-    report = evaluation_report.markdown(numbers, {**pictures, **evaluation.pictures})
-    below = [line for one in sections.values() for line in evaluation_report.section(one.title, one.numbers, one.note)]
-    write_atomically(folder / "report.md", "\n".join([report, *below]))
-    evaluation_report.show(numbers)
-    return numbers
+    predictions.write(path, given, folds=test.folds, probabilities=shares)
+    return given
 
 
 def merge(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
