@@ -71,7 +71,8 @@ class FinetuneConfig:
     files of transcripts (shards/transcripts/attach.py), or a shard set, of which the words alone are read. Every row's
     runs are tested on these words too, as they were trained."""
     label_shares: list[float] = field(default_factory=list)
-    """Shares of the training labels for a learning curve, as [0.05, 0.2, 1]; each smaller one trains all runs again."""
+    """Shares of the training labels for a learning curve, as [0.05, 0.2, 1]; each smaller one trains all runs again,
+    in steps of no more clips than it has."""
     global_batch: int = 32
     """Clips of an optimizer step, over all ranks."""
     micro_batch: int = 16

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.other_words import OtherWords, is_transcript, read_other_words, read_transcript
-from shards.plan import check_fits
+from shards.plan import check_fits, num_micro_batches
 from shards.pretrained_on import compare
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.suits import check_suits
@@ -31,7 +32,7 @@ from shards.truth import Truth, share_of
 from shards.words import Vocabulary
 from triptych.answers import num_outputs, rate_of
 from triptych.config import UserError, nearest
-from triptych.distributed import Distributed
+from triptych.distributed import Distributed, read_launch
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.protocols import registry
@@ -50,6 +51,13 @@ class Part:
     """Split -> clips."""
     shards: ShardSet
     """With these splits."""
+    global_batch: int
+    """Clips of an optimizer step: as configured, or all of a share that has fewer."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.division.name + (f", {100 * self.share:g} % of its labels" if self.share < 1 else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +141,7 @@ class Plan:
         stream = StreamConfig(
             shards=self.config.shards,
             features=FeaturesConfig(),
-            global_batch=self.config.global_batch,
+            global_batch=part.global_batch,
             micro_batch=self.config.micro_batch,
             workers=self.config.workers,
             text="text" in self.inputs,
@@ -180,7 +188,8 @@ class Plan:
                 raise UserError(f"{division.name}: no training clip has a label that {self.protocol.name} scores")
         as_written = not self.config.split and share == 1
         shards = self.shard_set if as_written else self.shard_set.divided(keys)
-        return Part(division=division, share=share, keys=keys, shards=shards)
+        batch = self.config.global_batch if share == 1 else min(self.config.global_batch, len(keys["train"]))
+        return Part(division=division, share=share, keys=keys, shards=shards, global_batch=batch)
 
 
 def heard_name(transcript: str) -> str:
@@ -216,8 +225,11 @@ def make_plan(config: FinetuneConfig) -> Plan:
     for init in config.init:  # mistakes, before hours of work
         plan.task(plan.parts[1.0][0], init, config.seeds[0])
     for part in (part for parts in plan.parts.values() for part in parts):
-        name = f"train of {part.division.name}" + (f", {100 * part.share:g} % of its labels" if part.share < 1 else "")
-        check_fits(len(part.keys["train"]), config.global_batch, name)
+        check_fits(len(part.keys["train"]), part.global_batch, f"train of {part.name}")
+        try:
+            num_micro_batches(part.global_batch, config.micro_batch, read_launch(os.environ).world)
+        except UserError as error:
+            raise UserError(f"{part.name}: {error}") from None
         Scored.of(plan.truth, part.keys["valid"])
     return plan
 

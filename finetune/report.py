@@ -56,7 +56,7 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
         section = _section("Other transcripts at test time", other, out, "transcripts", note)
         sections["transcripts"] = replace(section, numbers={**section.numbers, "words": heard.numbers})
     if (curve := author.curve(whole)) is not None:
-        sections["curve"] = _section("Shares of the training labels", curve, out, "curve", "")
+        sections["curve"] = _section("Shares of the training labels", curve, out, "curve", author.small_steps())
         author.draw_curve(sections["curve"].numbers, out / "figures" / CURVE)
     return evaluation.write(whole, out, sections)
 
@@ -129,6 +129,13 @@ class Author:
             for system in (self._system(init, share) for init in self.config.rows)
         ]
         return replace(whole, systems=systems, compared=()) if systems else None
+
+    def small_steps(self) -> str:
+        """Which shares are smaller than a step; empty where none is."""
+        batch = self.config.global_batch
+        smallest = {share: min(part.global_batch for part in parts) for share, parts in self.plan.parts.items()}
+        told = [f"{clips} at {100 * share:g} %" for share, clips in smallest.items() if clips < batch]
+        return f"A step is {batch} clips, or all there are: {', '.join(told)}." if told else ""
 
     def draw_curve(self, numbers: Mapping[str, Any], path: Path) -> None:
         """The selecting metric over the share of the labels."""

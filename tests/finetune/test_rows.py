@@ -15,6 +15,7 @@ from finetune.plan import make_plan
 from finetune.report import Author
 from finetune.train import run
 from shards.truth import Truth
+from triptych import distributed, predictions
 from triptych.config import UserError
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
@@ -85,6 +86,8 @@ def test_a_learning_curve_has_every_row_at_every_share(tones: Path, tmp_path: Pa
     assert shares == ["fine-tuned, 50 % of the labels", "fine-tuned, 100 % of the labels"]
     assert numbers["curve"]["systems"][1]["metrics"] == numbers["systems"][-1]["metrics"]
     assert (tmp_path / "figures" / "curve.png").is_file()
+    given = predictions.read(tmp_path / "predictions_curve.csv", kind="classes", classes=("happy", "sad"))
+    assert list(given.systems) == [f"{name} (audio)" for name in shares]
     plan = make_plan(config(tones, tmp_path / "other", label_shares=[0.5]))
     (whole,), (half,) = plan.parts[1.0], plan.parts[0.5]
     assert set(half.keys["train"]) < set(whole.keys["train"])
@@ -110,9 +113,24 @@ def test_the_best_of_several_seeds_is_chosen_on_valid_and_stands_beside_their_me
     assert [(run == known).mean() for run in best.predictions] == [1, 0]
 
 
-def test_a_share_below_a_global_batch_is_refused_before_anything_is_trained(tones: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="train of by speaker, 20 % of its labels' has 2 clips and global_batch is 4"):
+def test_a_step_of_a_share_below_a_global_batch_holds_the_whole_share(tones: Path, tmp_path: Path):
+    run(config(tones, tmp_path, label_shares=[0.2, 1]))
+    assert "A step is 4 clips, or all there are: 2 at 20 %." in (tmp_path / "report.md").read_text()
+    plan = make_plan(config(tones, tmp_path / "other", label_shares=[0.2]))
+    (few,) = plan.parts[0.2]
+    steps = plan.train_loader(few, 0, distributed.init("cpu")).steps(0)
+    for _ in range(2):
+        assert sorted(key for batch in next(steps) for key in batch.keys) == sorted(few.keys["train"])
+
+
+def test_a_share_with_fewer_clips_than_ranks_is_refused_before_anything_is_trained(tones, tmp_path, monkeypatch):
+    launched = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"by speaker, 20 % of its labels: .* is less than the number of ranks \(3\)"):
         run(config(tones, tmp_path / "out", label_shares=[0.2]))
+    with pytest.raises(UserError, match=r"train of by speaker' has .* and global_batch is 400"):
+        run(config(tones, tmp_path / "out", global_batch=400))
     assert not (tmp_path / "out").exists()
 
 
