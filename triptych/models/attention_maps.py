@@ -77,6 +77,17 @@ def sides(stack: str, modalities: Collection[str], anchors: Sequence[str] = ()) 
     return None
 
 
+def begins_with_cls(stack: str, modality: str, with_cls: Collection[str]) -> bool:
+    """Whether the first step of a side of a stack is a CLS, which stands for the whole clip and no time.
+
+    Args:
+        stack: by its name; SSE-FT puts a CLS in front of every sequence that has none.
+        modality: of the side.
+        with_cls: `Encoder.modalities_with_cls`.
+    """
+    return modality in with_cls or not {"inter_modal", "self_attention"}.isdisjoint(stack.split("."))
+
+
 def weights(attention: Attention, queries_ND: Tensor, keys_MD: Tensor, pairs: Pairs) -> dict[int, Tensor]:
     """Clip -> [H, T, S] of what its softmax gives for the same arguments of `Attention.forward`."""
     if not pairs.groups:
