@@ -27,6 +27,7 @@ With a recogniser's words:        transcripts.asr=<folder of python -m shards tr
 Another head:                     head.sse_ft={}, or mult, late_fusion, attention; finetune/heads/config.py
 Several heads or settings, one table:   python -m finetune.ablation ROWS CONFIG [a.b=c ...]
 Settings searched on valid:       python -m finetune.search SEARCH [a.b=c ...]
+Attention drawn, clip by clip:    python -m finetune.attention <out>/runs/<run> out=<folder>
 
 The same command goes on with what was interrupted.
 All fields, with what they mean: finetune/config.py
