@@ -22,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from triptych.models.dropout import dropped
 from triptych.models.linear import Linear
+from triptych.models.long_attention import attend_by_tiles, tiles_pay
 
 Short = Literal["queries", "keys"]
 """Which side of an attention has few steps."""
@@ -190,15 +192,16 @@ class Attention(nn.Module):
         if self.short == "keys":
             return self._few_keys(queries_ND, keys_MD, values_MD, pairs)
         q, k, v = self.query(queries_ND), self.key(keys_MD), self.value(values_MD)
-        attended = []
-        for (_, columns), group in zip(pairs.groups, pairs.split(q, k, v), strict=True):
+        attended, rate = [], self.dropout if self.training else 0.0
+        for (rows, columns), group in zip(pairs.groups, pairs.split(q, k, v), strict=True):
             q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in group)  # [b, H, t or s, E]
             mask = None if columns.is_full else columns.mask[:, None, None]
-            if self.training and self.dropout and q.device.type == "cpu":  # where the fused attention has no dropout
+            if tiles_pay(q, k):
+                mixed = attend_by_tiles(q, k, v, [*zip(rows.lengths, columns.lengths, strict=True)], rate)
+            elif rate and q.device.type == "cpu":  # where the fused attention has no dropout
                 mixed = self._softmax((q * self.scale) @ k.mT, mask) @ v
             else:
-                dropped = self.dropout if self.training else 0.0
-                mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropped)
+                mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate)
             attended.append(mixed.transpose(1, 2))
         return self.output(pairs.join(attended).flatten(1))
 
@@ -250,7 +253,8 @@ class Attention(nn.Module):
     def _softmax(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
+        weights = scores.softmax(dim=-1)
+        return dropped(weights, self.dropout) if self.training else weights
 
 
 def _head_by_head(x_NHA: Tensor, weight_HAC: Tensor) -> Tensor:

@@ -34,12 +34,15 @@ def reference():
 
 
 @pytest.mark.parametrize("spare", [0, 10**9], ids=["clip by clip", "all clips at once"])
-@pytest.mark.parametrize("short", [None, "queries", "keys"])
+@pytest.mark.parametrize("short", [None, "tiles", "queries", "keys"])
 @pytest.mark.parametrize("lengths", [([4, 1, 3], [5, 9, 2]), ([2, 2], [6, 6]), ([30, 2], [3, 40])])
 def test_every_form_is_torchs_attention_of_each_clip_with_the_same_gradients(
     reference, lengths, short, spare, monkeypatch
 ):
     monkeypatch.setattr("triptych.models.attention.SCORES_OF_A_CALL", spare)
+    if short == "tiles":  # what long clips get
+        short = None
+        monkeypatch.setattr("triptych.models.long_attention.LONG", 0)
     ours, pairs = with_weights_of(reference, short), Pairs(*lengths, CPU)
     x = torch.randn(sum(lengths[0]), WIDTH, dtype=torch.float64, requires_grad=True)
     keys, values = (torch.randn(sum(lengths[1]), WIDTH, dtype=torch.float64, requires_grad=True) for _ in range(2))
