@@ -1,52 +1,59 @@
 """What does the CLS-only query of inter-modal attention save in SSE-FT? All forms of it in one run.
 
-    python benchmarks/ima.py [repeats=3] [clips=4] [blocks=2] [dropout=0.1]
+    python benchmarks/ima.py [steps=5] [warmup=3] [clips=4] [blocks=2] [dropout=0.1]
 
 Lengths and widths are the paper's: 512 steps of text of width 1024, 935 of sound of 512 and 300 of face of 256, without
 padding; the other settings those of MOSEI. Forms:
 
-    folded    ours: the CLS alone asks, W_k and W_v are brought to its side
-    plain     the CLS alone asks, keys and values are projections of the whole sequence
-    full      all steps ask, and the first row is read, as in the authors' code; our layers
-    torch     the same as full, self-attention too, in layers made of torch's own parts (ima_peer.py)
+    folded      ours: the CLS alone asks, W_k and W_v are brought to its side
+    plain       the CLS alone asks, keys and values are projections of the whole sequence
+    full        all steps ask, and the first row is read, as in the authors' code; the very same layers as folded, with
+                their attention by tiles and their dropout (triptych.models.long_attention, triptych.models.dropout)
+    ordinary    the same as full, self-attention too, but attention is written down as softmax, dropout and products of
+                all heads at once, and dropout is torch's: what a user would write with our linear maps (ima_peer.py)
+    torch       the same as full, self-attention too, of torch's nn.MultiheadAttention, nn.Linear and nn.Dropout
+                (ima_peer.py)
 
 `IMA` is forward and backward of the six stacks, to the weights and to the sequences of sound and face (text is frozen);
-`step` that of the whole fusion with self-attention and head. `SA` is the self-attention of the step alone, which no
-form of IMA makes faster. All train: dropout is on. Before anything is measured, the script makes sure that the forms
+`step` that of the whole fusion with self-attention and head. `SA` is the self-attention of the step alone: the same in
+folded, plain and full. All train: dropout is on. Before anything is measured, the script makes sure that the forms
 compute the same numbers.
 
-Each form is a process of its own, in alternating order; the table shows medians. Times are CPU time of the
-process (the machine may be shared), `of full` and `of torch` the quotients of the table's own medians. `extra` is the
-highest memory beyond weights, gradients and inputs. Threads are as OMP_NUM_THREADS says.
+Each form is a process of its own that waits while another works (together they hold up to 10 GiB). They take turns step
+by step, so that what else the machine does hits them alike; steps in front of the measured ones warm them up. Times are
+CPU time, medians of the steps, the program's own (`user`) and the system's on its behalf (`system`: fresh pages).
+`folded is faster by` is the median (least to most) of the quotients of the user times of each turn. `extra` is the
+highest memory of one more step beyond weights, gradients and inputs. Threads are as OMP_NUM_THREADS says.
 """
 
 import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
-from ima_peer import TorchSseFt
+from ima_peer import TorchSseFt, make_ordinary
 from torch import Tensor
 
 from triptych.models.blocks import Source, TransformerStack
 from triptych.models.sse_ft import CoreModality, SseFt, SseFtConfig
 
 ROOT = Path(__file__).parent.parent
-DEFAULTS = {"repeats": "3", "clips": "4", "blocks": "2", "dropout": "0.1"}
+DEFAULTS = {"steps": "5", "warmup": "3", "clips": "4", "blocks": "2", "dropout": "0.1"}
 CORES = {
     "text": CoreModality(width=1024, max_steps=512, has_cls=True),
     "audio": CoreModality(width=512, max_steps=935),
     "video": CoreModality(width=256, max_steps=300),
 }
 PARTS = ("IMA", "step", "SA")
-STEPS = {"folded": 5, "plain": 2, "full": 1, "torch": 1}
-"""Of a measurement of IMA: the fast forms need more of them."""
+FORMS = ("folded", "plain", "full", "ordinary", "torch")
 MOST_DIFFERENT = 1e-4
 
 Figures = dict[str, float]
@@ -74,7 +81,9 @@ def build(form: str, setting: dict[str, str]) -> SseFt | TorchSseFt:
     config = SseFtConfig(self_attention_blocks=blocks, inter_modal_blocks=blocks, dropout=dropout)
     if form == "torch":
         return TorchSseFt(config, CORES, 1)
-    model = (FullSseFt if form == "full" else SseFt)(config, CORES, 1)
+    model = (SseFt if form in ("folded", "plain") else FullSseFt)(config, CORES, 1)
+    if form == "ordinary":
+        make_ordinary(model)
     if form != "folded":
         for name, module in model.inter_modal.named_modules():
             if name.endswith("attention"):
@@ -109,23 +118,32 @@ def work_of(part: str, model: SseFt | TorchSseFt) -> Callable[[dict[str, Source]
     return step
 
 
-def measure(form: str, setting: dict[str, str]) -> dict[str, Figures]:
-    """Part -> CPU seconds of a step, and MiB beyond what the process held before."""
+def serve(form: str, setting: dict[str, str]) -> None:
+    """For each line of the input (`time` or `memory`, and a part) make a step, and answer by a line of figures."""
     model = build(form, setting).train()
     sources = sources_of(int(setting["clips"]))
-    figures = {}
-    for part in PARTS:
-        step, steps = work_of(part, model), STEPS[form] if part == "IMA" else 1
-        step(sources_of(1, 0.05))  # starts libraries, makes the gradients
-        ctypes.CDLL(None).malloc_trim(0)  # what the part before has freed goes back
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the highest memory, starts again from here
-        held = memory_mib("VmRSS")
-        start = time.process_time()
-        for _ in range(steps):
-            step(sources)
-        seconds = (time.process_time() - start) / steps
-        figures[part] = {"seconds": seconds, "mib": memory_mib("VmHWM") - held}
-    return figures
+    steps = {part: work_of(part, model) for part in PARTS}
+    for line in sys.stdin:
+        what, part = line.split()
+        step = partial(steps[part], sources)
+        print(json.dumps(time_of(step) if what == "time" else memory_of(step)), flush=True)
+
+
+def time_of(step: Callable[[], None]) -> Figures:
+    """CPU milliseconds of a step."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    step()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    return {"user": (after.ru_utime - before.ru_utime) * 1000, "system": (after.ru_stime - before.ru_stime) * 1000}
+
+
+def memory_of(step: Callable[[], None]) -> Figures:
+    """MiB of a step beyond what the process held before."""
+    ctypes.CDLL(None).malloc_trim(0)  # what the steps before have freed goes back
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the highest memory, starts again from here
+    held = memory_mib("VmRSS")
+    step()
+    return {"mib": memory_mib("VmHWM") - held}
 
 
 def memory_mib(name: str) -> float:
@@ -143,7 +161,7 @@ def same() -> Figures:
     differences = {}
     with torch.no_grad():
         expected = ours(sources).fused
-        for form in ("plain", "full", "torch"):
+        for form in FORMS[1:]:
             model = build(form, setting)
             if isinstance(model, TorchSseFt):
                 model.take(ours)
@@ -153,25 +171,47 @@ def same() -> Figures:
     return differences
 
 
-def work(form: str, setting: dict[str, str]) -> dict[str, Figures]:
-    """What `measure` gives, from a process of its own."""
-    command = [sys.executable, __file__, "measure", form, json.dumps(setting)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{form}: failed\n{done.stderr}")
-    figures: dict[str, Figures] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+class Worker:
+    """A form in a process of its own."""
+
+    def __init__(self, form: str, setting: dict[str, str], whole: ExitStack) -> None:
+        """Start it; it ends with `whole`."""
+        self.form = form
+        command = [sys.executable, __file__, "serve", form, json.dumps(setting)]
+        paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.process = whole.enter_context(
+            subprocess.Popen(command, env=paths, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+
+    def ask(self, what: str, part: str) -> Figures:
+        """`time` or `memory` of a step."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(what, part, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit(f"{self.form}: failed")
+        figures: Figures = json.loads(answer)
+        return figures
 
 
-def show(part: str, runs: dict[str, list[Figures]]) -> None:
-    """Print the rows of a part."""
-    middle = {form: {name: median(run[name] for run in there) for name in there[0]} for form, there in runs.items()}
-    for form, figures in middle.items():
-        single = sorted(run["seconds"] * 1000 for run in runs[form])
-        cells = [part, form, f"{figures['seconds'] * 1000:,.0f}", f"{single[0]:,.0f}-{single[-1]:,.0f}"]
-        cells += [f"{middle[slow]['seconds'] / figures['seconds']:.1f}" for slow in ("full", "torch")]
-        cells += [f"{figures['mib']:,.0f}", f"{middle['full']['mib'] / max(1.0, figures['mib']):.1f}"]
-        print(f"| {' | '.join(cells)} |")
+def measure(part: str, workers: Sequence[Worker], setting: dict[str, str]) -> None:
+    """Let the forms make steps of a part in turns, and print its rows."""
+    for _ in range(int(setting["warmup"])):
+        for worker in workers:
+            worker.ask("time", part)
+    turns = []
+    for number in range(int(setting["steps"])):
+        order = workers if number % 2 == 0 else workers[::-1]
+        turns.append({worker.form: worker.ask("time", part) for worker in order})
+    for worker in workers:
+        there = [turn[worker.form] for turn in turns]
+        user, system = (median(figures[name] for figures in there) for name in ("user", "system"))
+        single = sorted(figures["user"] for figures in there)
+        quotients = sorted(turn[worker.form]["user"] / turn["folded"]["user"] for turn in turns)
+        cells = [part, worker.form, f"{user:,.0f} ({single[0]:,.0f}-{single[-1]:,.0f})", f"{system:,.0f}"]
+        cells += [f"{median(quotients):.1f} ({quotients[0]:.1f}-{quotients[-1]:.1f})"]
+        print(f"| {' | '.join(cells)} | {worker.ask('memory', part)['mib']:,.0f} |", flush=True)
 
 
 def main(setting: dict[str, str]) -> None:
@@ -180,21 +220,19 @@ def main(setting: dict[str, str]) -> None:
         print(f"{form}: at most {difference:.1e} from folded with the same weights")
         if not difference < MOST_DIFFERENT:
             sys.exit("not the same function: nothing was measured")
-    runs: dict[str, list[dict[str, Figures]]] = {form: [] for form in STEPS}
-    for repeat in range(int(setting["repeats"])):
-        for form in STEPS if repeat % 2 == 0 else reversed(STEPS):
-            runs[form].append(work(form, setting))
     threads = os.environ.get("OMP_NUM_THREADS", f"{len(os.sched_getaffinity(0))} (all cores)")
     print(f"\n{', '.join(f'{name} {value}' for name, value in setting.items())}, threads: {threads}\n")
-    print("| part | form | ms | single runs | faster than full | than torch | extra MiB | less than full |")
-    print("|---|---|---:|---|---:|---:|---:|---:|")
-    for part in PARTS:
-        show(part, {form: [run[part] for run in there] for form, there in runs.items()})
+    print("| part | form | user ms | system ms | folded is faster by | extra MiB |")
+    print("|---|---|---:|---:|---:|---:|", flush=True)
+    with ExitStack() as whole:
+        workers = [Worker(form, setting, whole) for form in FORMS]
+        for part in PARTS:
+            measure(part, workers, setting)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["measure"]:
-        print(json.dumps(measure(sys.argv[2], json.loads(sys.argv[3]))))
+    if sys.argv[1:2] == ["serve"]:
+        serve(sys.argv[2], json.loads(sys.argv[3]))
     else:
         given = dict(argument.partition("=")[::2] for argument in sys.argv[1:])
         if unknown := set(given) - set(DEFAULTS):

@@ -1,7 +1,8 @@
-"""SSE-FT as its authors run it (all steps ask, the first row is read), of torch's own parts, for ima.py.
+"""SSE-FT as its authors run it (all steps ask, the first row is read), for ima.py: of torch's own parts, or with
+attention and dropout as one writes them down.
 
-Re-created from the paper and from what is known of the public code: post-norm layers with GELU, padding masked. Torch's
-attention takes keys of another width by separate projections.
+The first is re-created from the paper and from what is known of the public code: post-norm layers with GELU, padding
+masked. Torch's attention takes keys of another width by separate projections.
 
 Legend: B clips, T steps, D width.
 """
@@ -11,9 +12,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from triptych.models.attention import Attention, Pairs
 from triptych.models.blocks import Source, TransformerLayer
 from triptych.models.sse_ft import CoreModality, Fusion, SequenceWithCls, SseFt, SseFtConfig
+
+
+class OrdinaryAttention(Attention):
+    """Softmax, dropout and products, all heads at once; for clips of one length."""
+
+    def forward(self, queries_ND: Tensor, keys_MD: Tensor, values_MD: Tensor, pairs: Pairs) -> Tensor:
+        """See Attention."""
+        [sides] = pairs.split(self.query(queries_ND), self.key(keys_MD), self.value(values_MD))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in sides)
+        weights = functional.dropout(((q * self.scale) @ k.mT).softmax(dim=-1), self.dropout, self.training)
+        return self.output(pairs.join([(weights @ v).transpose(1, 2)]).flatten(1))
+
+
+def make_ordinary(model: nn.Module) -> None:
+    """Put ordinary attention and torch's dropout into a model of ours, in the place of its own."""
+    for module in [*model.modules()]:
+        for name, child in module.named_children():
+            if isinstance(child, Attention):
+                width, source_width = child.query.in_features, child.key.in_features
+                ordinary = OrdinaryAttention(width, child.heads, child.dropout, None, source_width)
+                setattr(module, name, ordinary)
+            elif isinstance(child, nn.Dropout):
+                setattr(module, name, nn.Dropout(child.p))
 
 
 class TorchLayer(nn.Module):
@@ -65,6 +91,7 @@ class TorchSseFt(nn.Module):
             if not core.has_cls:
                 front = SequenceWithCls(core, config)
                 front.layers = nn.Identity()  # type: ignore[assignment]
+                front.dropout = nn.Dropout(config.dropout)  # type: ignore[assignment]
                 self.front[name] = front
                 heads = config.self_attention_heads
                 self.own[name] = nn.ModuleList(TorchLayer(core.width, core.width, heads, config) for _ in own)
