@@ -33,7 +33,7 @@ from shards.words import Vocabulary
 from triptych.answers import num_outputs, rate_of
 from triptych.config import UserError, nearest
 from triptych.distributed import Distributed, read_launch
-from triptych.modalities import FeatureSpec
+from triptych.modalities import FeatureSpec, reads_words
 from triptych.models.encoder import Encoder
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
@@ -144,7 +144,7 @@ class Plan:
             global_batch=part.global_batch,
             micro_batch=self.config.micro_batch,
             workers=self.config.workers,
-            text="text" in self.inputs,
+            text=reads_words(self.inputs),
         )
         return TrainLoader(
             part.shards,
@@ -178,7 +178,7 @@ class Plan:
 
     @property
     def _vocabulary(self) -> Vocabulary | None:
-        return Vocabulary(self.opened.encoder.words) if "text" in self.inputs else None
+        return Vocabulary(self.opened.encoder.words) if reads_words(self.inputs) else None
 
     def _part(self, division: Division, share: float) -> Part:
         keys = dict(division.keys)
@@ -207,6 +207,11 @@ def make_plan(config: FinetuneConfig) -> Plan:
     protocol = registry.find(config.protocol, tuple(config.classes))
     shard_set = ShardSet(config.shards, config.cache)
     opened = open_encoder(config.encoder, shard_set)
+    if opened.is_stored and set(config.init) != {"frozen"}:
+        raise UserError(
+            f"init: {config.encoder} has no weights, for its towers are stored: the head alone can train, "
+            "init=[frozen]. To train the encoder too, give the one that they were computed with, and its shards"
+        )
     inputs = _inputs(config, opened.encoder)
     name, _, number = config.split.partition("/")
     divided = divisions(shard_set, protocol, config.split, read_list(config.listed))
@@ -250,8 +255,11 @@ def _transcripts(
     inputs: Mapping[str, FeatureSpec],
 ) -> dict[str, OtherWords]:
     """Name -> the words of every held-out clip."""
-    if config.transcripts and "text" not in inputs:
-        raise UserError(f"transcripts: the encoder is shown {'+'.join(inputs)}, and no words that could be others")
+    if config.transcripts and not reads_words(inputs):
+        told = {name: f"stored {name}" if spec.encoder else name for name, spec in inputs.items()}
+        raise UserError(
+            f"transcripts: the encoder is shown {'+'.join(told.values())}, and no words that could be others"
+        )
     keys = {key for one in divided for key in one.keys["test"]}
     found = {}
     for name, location in config.transcripts.items():

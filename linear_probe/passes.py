@@ -19,7 +19,7 @@ from shards.read import EvalLoader
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
-from triptych.modalities import FeatureSpec
+from triptych.modalities import FeatureSpec, reads_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Pass:
         """Read these too, unless something else is read in their place; returns whether they are."""
         if any(self.inputs.get(name, spec) != spec for name, spec in inputs.items()):
             return False
-        if "text" in inputs:
+        if reads_words(inputs):
             if self.words not in (None, words):
                 return False
             self.words = words

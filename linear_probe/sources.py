@@ -165,14 +165,14 @@ class InputMeans:
         _check_names(block, tuple(self.inputs), self.inputs)
         if block.layer not in ("pooled", "moments"):
             raise UserError(f"{block.output}: the inputs have no layer {block.layer}, only pooled and moments")
-        if block.layer == "moments" and (block.rate_hz is not None or self.inputs[block.output].rate_hz is None):
+        if block.layer == "moments" and (block.rate_hz is not None or self.inputs[block.output].is_words):
             raise UserError(f"{block.output}: layer moments is for sound and picture, one row a clip; take pooled")
         return replace(block, shown=(block.output,) if block.output in block.shown else ())
 
     def shape(self, block: Block) -> tuple[int, ...]:
         """See Source."""
         spec = self.inputs[block.output]
-        if spec.rate_hz is None:
+        if spec.is_words:
             return (BAG_OF_WORDS + 1,)
         return (prod(spec.shape) * (2 if block.layer == "moments" else 1),)
 
@@ -182,7 +182,7 @@ class InputMeans:
 
     def _block(self, block: Block, track: Track, num_rows: Sequence[int]) -> Tensor:
         spec = self.inputs[block.output]
-        if spec.rate_hz is None:
+        if spec.is_words:
             ids = torch.where(track.values > BAG_OF_WORDS, 0, track.values)
             if block.rate_hz is not None:
                 return on_steps(one_hot(ids, BAG_OF_WORDS + 1), track.mask, track, block.rate_hz, num_rows)

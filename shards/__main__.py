@@ -8,7 +8,10 @@ from triptych.config import UserError, nearest, run_command
 
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
-    "features": ("SHARDS", "shard set -> a new one with precomputed features in out=FOLDER"),
+    "features": (
+        "SHARDS",
+        "shard set -> a new one in out=FOLDER with precomputed features, or a frozen encoder's",
+    ),
     "merge": ("FOLDER", "after all parts of `write` or `features`: their reports -> one shard set with a manifest"),
     "transcribe": ("CONFIG", "raw corpus -> word times by a speech recogniser, for a corpus without transcripts"),
     "check": ("FOLDER", "read a shard set again and compare every hash and count"),

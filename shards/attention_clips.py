@@ -25,6 +25,7 @@ from triptych.batch import Batch, Track
 from triptych.config import UserError, nearest
 from triptych.files import write_atomically
 from triptych.labels import LabelSpec
+from triptych.modalities import reads_words
 from triptych.models.attention_maps import AttentionMaps, begins_with_cls, recorded, sides, stacks
 from triptych.models.encoder import Encoder
 
@@ -178,7 +179,7 @@ def read(subject: Subject, shard_set: ShardSet, split: str, number: int) -> Batc
         shard_set,
         split,
         features=features_of(inputs),
-        vocabulary=Vocabulary(subject.encoder.words) if "text" in inputs else None,
+        vocabulary=Vocabulary(subject.encoder.words) if reads_words(inputs) else None,
         labels=subject.labels,
         prepare=subject.prepare,
     )
@@ -227,6 +228,8 @@ def maps_of(
 
 def _side(modality: str, track: Track, clip: int, num_steps: int, has_cls: bool) -> Side:
     times = track.times[clip][track.mask[clip]].double().cpu().numpy()
+    if has_cls and len(times) == num_steps:  # a stored CLS is a step of the track, too
+        times = times[1:]
     return Side(
         modality=modality,
         times=np.concatenate([np.full((int(has_cls), 2), np.nan), _spread(times, num_steps - has_cls)]),

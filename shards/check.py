@@ -190,7 +190,7 @@ def _check_shard(folder: Path, info: ShardInfo, specs: Sequence[FeatureSpec]) ->
                     for spec in specs:
                         name = f"{spec.name}.npy"
                         if name in members or name not in listed:  # a damaged one is named already
-                            _check_feature(info.name, record, members.get(name), spec, found)
+                            _check_feature(info.name, record, members, spec, found)
     except OSError as error:
         found.add("shards", info.name, f"cannot be read ({error.strerror})")
         found.incomplete |= IN_A_SHARD | {"indexes"}
@@ -240,8 +240,11 @@ def _check_sample(
     return record
 
 
-def _check_feature(shard: str, record: ClipRecord, content: bytes | None, spec: FeatureSpec, found: Found) -> None:
-    name = f"{record.key}.{spec.name}.npy"
+def _check_feature(
+    shard: str, record: ClipRecord, members: Mapping[str, bytes], spec: FeatureSpec, found: Found
+) -> None:
+    name, times = f"{record.key}.{spec.name}.npy", members.get(f"{spec.name}.times.npy")
+    content = members.get(f"{spec.name}.npy")
     if content is None:
         has_medium = {"audio": record.has_audio, "video": record.has_video}.get(spec.modality, False)
         if has_medium and spec.optional:
@@ -258,6 +261,19 @@ def _check_feature(shard: str, record: ClipRecord, content: bytes | None, spec: 
         expected = f"{spec.dtype} {['T', *spec.shape]}"
         found.add("features", shard, f"{name}: holds {values.dtype} {list(values.shape)}, expected {expected}")
     found.cut[spec.name] += int(len(values) > spec.max_length)
+    if spec.is_timed:
+        _check_times(shard, f"{record.key}.{spec.name}.times.npy", times, len(values), found)
+
+
+def _check_times(shard: str, name: str, content: bytes | None, num_steps: int, found: Found) -> None:
+    try:
+        times = np.load(io.BytesIO(content or b""), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        found.add("features", shard, f"{name}: cannot be read ({error})")
+        return
+    if times.dtype != np.float32 or times.shape != (num_steps, 2):
+        expected = f"expected float32 {[num_steps, 2]}"
+        found.add("features", shard, f"{name}: holds {times.dtype} {list(times.shape)}, {expected}")
 
 
 def _group(record: ClipRecord, split_by: str) -> str | None:

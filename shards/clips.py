@@ -16,6 +16,7 @@ from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, Split
 from shards.npy import from_bytes
 from shards.record import ClipRecord, Word
+from shards.suits import check_stored
 from shards.words import Vocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -50,7 +51,7 @@ class Clips(Dataset[Batch]):
             `Batch.damaged`, instead of ending the run.
 
     Raises:
-        UserError: the set has no such split.
+        UserError: the set has no such split, or lacks sequences that can only be read.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Clips(Dataset[Batch]):
             modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
         }
         self._warned: set[str] = set()
+        check_stored(shard_set, (feature.spec for feature in features.values()))
         for modality, feature in features.items():
             name = feature.spec.name
             if modality not in self._stored and name in stored:
@@ -121,7 +123,9 @@ class Clips(Dataset[Batch]):
 
     def _sample(self, sample_id: int, epoch: int) -> Sample:
         there = self.split.extensions(sample_id)
-        extensions = ["json"] + [f"{self._features[modality].spec.name}.npy" for modality in self._stored]
+        stored = [self._features[modality].spec for modality in self._stored]
+        extensions = ["json", *(f"{spec.name}.npy" for spec in stored)]
+        extensions += [f"{spec.name}.times.npy" for spec in stored if spec.is_timed]
         if len(self._stored) < len(self._features):
             extensions += [extension for extension in there if extension != "json" and not extension.endswith(".npy")]
         members = self.split.read(sample_id, extensions)
@@ -133,8 +137,10 @@ class Clips(Dataset[Batch]):
         if self._vocabulary is not None and words:
             steps["text"] = word_steps(words, self._vocabulary)
         for modality, feature in self._features.items():
-            values = self._values(sample_id, record.key, modality, members)
-            if values is not None:
+            values, times = self._values(sample_id, record.key, modality, members), feature.spec.name + ".times.npy"
+            if values is not None and feature.spec.is_timed:
+                steps[modality] = Steps(values, from_bytes(members[times]))
+            elif values is not None:
                 steps[modality] = feature_steps(values, feature.spec)
         return self._cut(Sample(record=record, epoch=epoch, steps=steps))
 

@@ -54,9 +54,16 @@ class Opened:
     folder: Path | None = None
     """Where it lay; None of a config."""
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether it has no weights, and reads what the towers of another one said; see `shards.add_sequences`."""
+        return all(spec.encoder is not None for spec in self.encoder.inputs.values())
+
     @cached_property
     def sha256(self) -> str:
-        """Of all weights, by name, as they are in memory."""
+        """Of all weights, by name, as they are in memory; those of the other one where the towers are stored."""
+        if self.is_stored:
+            return "+".join(sorted({str(spec.encoder) for spec in self.encoder.inputs.values()}))
         digest = hashlib.sha256()
         for name, value in sorted(self.encoder.state_dict().items()):
             digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
@@ -73,9 +80,23 @@ class Opened:
         """What its numbers depend on, as JSON types."""
         return {**self._description, "weights": self.sha256}
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of `identity`."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
     def untrained(self, seed: int) -> Encoder:
-        """The same architecture with fresh weights, in evaluation mode."""
+        """The same architecture with fresh weights, in evaluation mode.
+
+        Raises:
+            UserError: it has none.
+        """
         encoder = self.encoder
+        if self.is_stored:
+            raise UserError(
+                f"{self.folder}: has no weights that could be fresh, for its towers are stored; leave the rows from "
+                "scratch and untrained out, or give the encoder that wrote them"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return build(encoder.system, encoder.inputs, encoder.words, SavedModels.within(encoder)).eval()

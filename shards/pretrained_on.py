@@ -22,6 +22,10 @@ MOST_CLIPS = 200_000
 """Of a training split that is read here: more take minutes, and `python -m shards overlap` compares them once."""
 
 
+ACCOUNT = ("data.json", "config.yaml", "start.json")
+"""Files of a run's folder that tell it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainedOn:
     """What is known of an encoder's training clips and those of an evaluation."""
@@ -34,6 +38,11 @@ class PretrainedOn:
     """In words, for the account of the evaluation."""
 
 
+def run_of(encoder: Path) -> Path | None:
+    """The folder with the account of what an encoder was trained on; None where there is none."""
+    return next((folder for folder in (encoder, *encoder.parents[:3]) if (folder / "data.json").is_file()), None)
+
+
 def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("valid", "test")) -> PretrainedOn:
     """Compare the clips that an encoder's weights were trained on with those that it is evaluated on.
 
@@ -42,7 +51,7 @@ def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("vali
         evaluated: the shard set of the evaluation.
         splits: of it, that are scored.
     """
-    run = next((folder for folder in (encoder, *encoder.parents[:3]) if (folder / "data.json").is_file()), None)
+    run = run_of(encoder)
     if run is None:
         named = "/".join(encoder.parts[-3:])  # a report is shared, and need not tell how someone's disk is laid out
         return PretrainedOn(known=False, told=f"not known: no data.json of a run beside {named}")

@@ -6,7 +6,7 @@ One batch of the loader is one micro-batch of one rank. Workers only change who 
 import atexit
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from multiprocessing.sharedctypes import RawValue
@@ -141,7 +141,7 @@ class TrainLoader:
         Raises:
             UserError: see `Clips.load`.
         """
-        batches = _batches(self.clips, self._plans(start_step), self.stream.workers)
+        batches = read_batches(self.clips, self._plans(start_step), self.stream.workers)
         while True:
             yield [next(batches) for _ in range(self.num_micro_batches)]
 
@@ -222,14 +222,24 @@ class EvalLoader:
             UserError: see `Clips.load`.
         """
         plans = [MicroBatch(range(start, stop), (0,) * (stop - start)) for start, stop in self._shares]
-        return _batches(self.clips, plans, self.workers)
+        return read_batches(self.clips, plans, self.workers)
 
     @property
     def _shares(self) -> list[tuple[int, int]]:
         return plan.evaluation_batches(self.num_samples, self.batch_size, self.world, self.rank)
 
 
-def _batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Iterator[Batch]:
+def read_batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Generator[Batch]:
+    """The planned batches, in their order.
+
+    Args:
+        clips: of a split.
+        plans: taken as they are needed, in this process, some ahead of what is given.
+        workers: child processes that read; 0 reads here.
+
+    Raises:
+        UserError: see `Clips.load`.
+    """
     closing = RawValue("b", 0)  # without a lock, since a signal handler reads it
 
     def close() -> None:

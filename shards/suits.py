@@ -1,6 +1,6 @@
 """Whether a shard set has what an encoder takes and a protocol asks for, told before anything is read. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from shards.index import ShardSet
 from triptych.config import UserError
@@ -27,10 +27,11 @@ def check_suits(
         has. Each only where there is something to tell.
 
     Raises:
-        UserError: no clip has one of the labels, it is of another form, no clip has any of the modalities, or the
-            vocabulary has none of the words.
+        UserError: no clip has one of the labels, it is of another form, no clip has any of the modalities, the
+            vocabulary has none of the words, or the encoder's towers are stored elsewhere.
     """
     manifest, folder = shard_set.manifest, shard_set.location
+    check_stored(shard_set, inputs.values())
     there = [*manifest.labels, *manifest.numbers]
     for label, spec in labels.items():
         if label not in there:
@@ -40,7 +41,7 @@ def check_suits(
     if len(absent) == len(inputs):
         raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
     told = {"absent": f"no clip has {' or '.join(absent)}"} if absent else {}
-    if "text" in inputs and "text" not in absent:
+    if "text" in inputs and inputs["text"].is_words and "text" not in absent:
         counts = shard_set.word_counts()
         known = sum(counts.get(word, 0) for word in words) / max(1, sum(counts.values()))
         if not known:
@@ -50,6 +51,31 @@ def check_suits(
             )
         told["known words"] = f"{100 * known:.1f} % of the training split's words are in the encoder's vocabulary"
     return told
+
+
+def check_stored(shard_set: ShardSet, specs: Iterable[FeatureSpec]) -> None:
+    """Whether the set holds what towers said, where the encoder's towers are stored; other features can be computed.
+
+    Raises:
+        UserError: it does not, or holds what those of another encoder said.
+    """
+    for spec in specs:
+        if spec.encoder is None:
+            continue
+        held = {one.name: one for one in map(FeatureSpec.from_json, shard_set.manifest.features)}
+        if held.get(spec.name) == spec:
+            continue
+        holds = "holds none"
+        if (other := held.get(spec.name)) is not None:
+            settings, wanted = dict(other.settings), dict(spec.settings)
+            differs = [name for name in wanted if settings.get(name) != wanted[name]]
+            differs += [name for name in ("dtype", "shape", "version") if getattr(other, name) != getattr(spec, name)]
+            holds = f"holds another, which differs in {', '.join(differs) or 'its length'}"
+        raise UserError(
+            f"{shard_set.location}: {holds}: {spec.name}, which the encoder reads out of the shards (computed by the "
+            f"encoder with SHA-256 {spec.encoder[:12]}...); shards and encoder are written together, by `python -m "
+            "shards features SHARDS encoder=ENCODER out=FOLDER`: give shards=FOLDER encoder=FOLDER/encoder"
+        )
 
 
 def check_form(shard_set: ShardSet, label: str, spec: LabelSpec) -> None:

@@ -117,7 +117,7 @@ def fake_batch(
     """A valid batch without any file: random values, ragged lengths, words spread over the clip.
 
     Args:
-        specs: modality -> feature; a feature without a rate is text.
+        specs: modality -> feature; steps of one without a rate are at the words' times.
         num_clips: B.
         num_words: words of the longest clip; clip `b` has `max(1, num_words - b)`.
         vocabulary_size: word ids are drawn from 1 to this (0 is the unknown word).
@@ -136,9 +136,11 @@ def fake_batch(
         index = torch.arange(longest, dtype=torch.float32)
         if spec.rate_hz is None:
             starts, ends = index * 0.3, index * 0.3 + 0.25
-            values = torch.randint(1, vocabulary_size + 1, (num_clips, longest), generator=generator)
         else:
             starts, ends = (index / spec.rate_hz + support for support in spec.support_s)
+        if spec.is_words:
+            values = torch.randint(1, vocabulary_size + 1, (num_clips, longest), generator=generator)
+        else:
             values = torch.randn(num_clips, longest, *spec.shape, generator=generator) * spec.std + spec.mean
             if spec.dtype == "uint8":
                 values = values.clamp(0, 255).to(torch.uint8)

@@ -3,6 +3,7 @@
 No torch here, so that writing shards stays light.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ class FeatureSpec:
     """One of MODALITIES."""
     version: int
     rate_hz: float | None
-    """Steps a second; None where steps carry their own times (words)."""
+    """Steps a second; None where steps carry their own times (words; what a tower said, `<key>.<name>.times.npy`)."""
     shape: tuple[int, ...]
     """Shape of one step; () for a word id."""
     dtype: str
@@ -47,6 +48,21 @@ class FeatureSpec:
         if self.modality not in MODALITIES:
             raise ValueError(f"modality: {self.modality!r} is none of {', '.join(MODALITIES)}")
 
+    @property
+    def is_words(self) -> bool:
+        """Whether a step is a word's id, which the clip's record gives, and not an array of numbers."""
+        return self.shape == ()
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether each clip has a file of its steps' times, `<key>.<name>.times.npy` of [T, 2] float32 seconds."""
+        return self.rate_hz is None and not self.is_words
+
+    @property
+    def encoder(self) -> str | None:
+        """SHA-256 of the frozen encoder whose tower said this; None of what is computed from a clip's media."""
+        return dict(self.settings).get("encoder")
+
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON types; `from_json` gives an equal spec back."""
         return asdict(self)
@@ -61,3 +77,8 @@ class FeatureSpec:
             (name, tuple(value) if isinstance(value, list) else value) for name, value in fields["settings"]
         )
         return cls(**fields)
+
+
+def reads_words(inputs: Mapping[str, FeatureSpec]) -> bool:
+    """Whether an encoder with these inputs wants word ids."""
+    return any(spec.is_words for spec in inputs.values())

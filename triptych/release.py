@@ -176,7 +176,7 @@ def _input_line(spec: FeatureSpec) -> str:
     cells = [
         spec.modality,
         f"{spec.name} v{spec.version}",
-        f"{spec.rate_hz:g} a second" if spec.rate_hz else "one a word",
+        f"{spec.rate_hz:g} a second" if spec.rate_hz else "one a word" if spec.is_words else "own times",
         f"{'×'.join(map(str, spec.shape)) or 'word id'} {spec.dtype}",
         str(spec.max_length),
         ", ".join(f"{name} {value}" for name, value in spec.settings) or "-",

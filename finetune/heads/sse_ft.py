@@ -20,7 +20,7 @@ class SseFtHeadConfig(SseFtConfig):
 
     max_steps: dict[str, int] = field(default_factory=dict)
     """Modality -> longest sequence of its tower, for which positions are learnt (of one with a CLS there are none); the
-    longest clip of its feature where none is given, which only towers that give more steps than they read go beyond."""
+    most that it gives of a clip where none is given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +47,7 @@ class SseFtHeadConfig(SseFtConfig):
         cores = {
             name: CoreModality(
                 width=encoder.sequence_widths[name],
-                max_steps=self.max_steps.get(name, encoder.inputs[name].max_length),
+                max_steps=self.max_steps.get(name, encoder.most_steps(name)),
                 has_cls=name in encoder.modalities_with_cls,
             )
             for name in shown

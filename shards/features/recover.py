@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_type_hints
 
 from shards.features.config import AudioFeature, Feature, FeaturesConfig, VideoFeature, build
+from shards.features.stored import StoredSequence
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 
@@ -20,10 +21,12 @@ def features_of(inputs: Mapping[str, FeatureSpec]) -> dict[str, Feature]:
     Raises:
         UserError: this version of the code does not compute those numbers.
     """
-    return {modality: _feature(modality, spec) for modality, spec in inputs.items() if spec.rate_hz is not None}
+    return {modality: _feature(modality, spec) for modality, spec in inputs.items() if not spec.is_words}
 
 
 def _feature(modality: str, spec: FeatureSpec) -> Feature:
+    if spec.encoder is not None:
+        return StoredSequence(spec)
     choice = _CHOICES[modality]
     kinds = get_type_hints(choice)
     if spec.name not in kinds:

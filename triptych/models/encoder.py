@@ -79,6 +79,10 @@ class Encoder(nn.Module):
         """Those of `inputs` whose tower has a CLS, see Tower.has_cls."""
         return ()
 
+    def most_steps(self, modality: str) -> int:
+        """A bound of the steps of a modality's sequence in `Encoded.towers`; see Tower.most_steps."""
+        return self.inputs[modality].max_length
+
     def start(self) -> None:
         """Give the parts that start from published weights those weights; the others keep what they were built with.
 

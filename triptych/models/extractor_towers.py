@@ -4,6 +4,7 @@ Legend: B clips, T steps, N real frames of all clips, C channels.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class Wav2VecLargeTower(Tower):
                 f"is {rate_hz}"
             )
         self.config = config
+        (self._step_samples,) = spec.shape
         self.network = Wav2VecLarge()
         self.sequence_width = wav2vec_large.WIDTH
         self.width = width or self.sequence_width
@@ -77,6 +79,10 @@ class Wav2VecLargeTower(Tower):
         """
         loaded = Wav2VecLarge.load("audio.wav2vec_large.weights", self.config.weights)
         self.network.load_state_dict(loaded.state_dict())
+
+    def most_steps(self, num_steps: int) -> int:
+        """See Tower; no fewer than those of the track."""
+        return max(num_steps, ceil(num_steps * self._step_samples / wav2vec_large.HOP))
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: a step every 10 ms. What is hidden is silence, and silence follows a clip that is too short for a

@@ -18,6 +18,7 @@ from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
 from triptych.models.saved import NONE_SAVED, SavedModels
 from triptych.models.speech_encoder import SpeechEncoderConfig, SpeechTower
 from triptych.models.st_gcn import StGcnConfig, StGcnTower
+from triptych.models.stored import StoredConfig, StoredTower
 from triptych.models.tcn import TcnConfig, TcnTower
 from triptych.models.text_encoder import TextEncoderConfig
 from triptych.models.tower import Steps, Tower
@@ -37,6 +38,8 @@ class TextTowerConfig:
     transformer: TextTransformerConfig | None = None
     encoder: TextEncoderConfig | None = None
     """A pretrained one, of transformers."""
+    stored: StoredConfig | None = None
+    """What a frozen one said, out of the shards."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "text")
@@ -52,6 +55,8 @@ class AudioTowerConfig:
     """A pretrained one, of transformers, over `waveform`."""
     wav2vec_large: Wav2VecLargeConfig | None = None
     """SSE-FT's, over `waveform`."""
+    stored: StoredConfig | None = None
+    """What a frozen one said, out of the shards."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "audio")
@@ -68,6 +73,8 @@ class VideoTowerConfig:
     """A pretrained network of torchvision or timm, frame by frame."""
     fab_net: FabNetConfig | None = None
     """SSE-FT's, face by face."""
+    stored: StoredConfig | None = None
+    """What a frozen one said, out of the shards."""
 
     def __post_init__(self) -> None:
         check_one_of(self, "video")
@@ -97,10 +104,11 @@ _FRAME_TOWERS = {
     "image": ImageTower,
     "wav2vec_large": Wav2VecLargeTower,
     "fab_net": FabNetTower,
+    "stored": StoredTower,
 }
 """Called with (settings, spec, width)."""
 
-_PRETRAINED = ("encoder", "image", "r2plus1d", "wav2vec_large", "fab_net")
+_PRETRAINED = ("encoder", "image", "r2plus1d", "wav2vec_large", "fab_net", "stored")
 """Towers whose mean says something before anything is trained here."""
 
 
@@ -140,7 +148,7 @@ class PairwiseEncoder(Encoder):
                 raise ValueError(f"width: 0 is for pretrained towers; {name}.{tower} needs its last layer")
             if (name, tower) == ("text", "encoder"):
                 self.towers[name] = TextEncoderTower(settings, words, config.width, models.text)
-            elif name == "text":
+            elif (name, tower) == ("text", "transformer"):
                 self.towers[name] = TextTransformerTower(settings, words, config.width)
             elif (name, tower) == ("audio", "encoder"):
                 self.towers[name] = SpeechTower(settings, inputs[name], config.width, models.speech)
@@ -157,6 +165,10 @@ class PairwiseEncoder(Encoder):
     def modalities_with_cls(self) -> tuple[str, ...]:
         """See Encoder."""
         return tuple(name for name in self.inputs if self.tower(name).has_cls)
+
+    def most_steps(self, modality: str) -> int:
+        """See Encoder."""
+        return self.tower(modality).most_steps(self.inputs[modality].max_length)
 
     def encode(self, batch: Batch, *, fuse: bool = True, layers: bool = False) -> Encoded:
         """See Encoder.encode; nothing is fused in any case."""

@@ -15,6 +15,7 @@ Legend: B clips, b clips of one length, S samples, T steps, D width.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -106,6 +107,7 @@ class SpeechTower(Tower):
         settings = AutoConfig.for_model(**self.speech_model.config)
         model = AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32)
         self.model = model.requires_grad_(False).eval()
+        (self._step_samples,), self._hop = spec.shape, prod(settings.conv_stride)
         self.shortest = _receptive_field(settings.conv_kernel, settings.conv_stride)
         adapted = getattr(settings, "add_adapter", False) and settings.output_hidden_size
         self.sequence_width: int = adapted or settings.hidden_size
@@ -143,6 +145,10 @@ class SpeechTower(Tower):
         super().train(mode)
         self.model.eval()
         return self
+
+    def most_steps(self, num_steps: int) -> int:
+        """See Tower; no fewer than those of the track."""
+        return max(num_steps, ceil(num_steps * self._step_samples / self._hop))
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower. The steps are the model's own, each some 20 ms; the layers are those of its transformer, behind

@@ -58,13 +58,13 @@ def on_steps(
             given_S = given_S[1:] if len(given_S) == len(steps_TD) else given_S
             steps_TD = steps_TD[1:]
         if len(steps_TD) and len(given_S):
-            rows_RD[start : start + count] = _rows(steps_TD, _spread(given_S, len(steps_TD)), rate_hz, count)
+            rows_RD[start : start + count] = _rows(steps_TD, spread(given_S, len(steps_TD)), rate_hz, count)
         start += count
     return rows_RD
 
 
-def _spread(middles_S: Numbers, num: int) -> Numbers:
-    """Times of `num` steps that share the track's evenly; step `j` covers the track's `[j, j + 1) * S / num`."""
+def spread(middles_S: Numbers, num: int) -> Numbers:
+    """Times [num] of `num` steps that share the track's evenly; step `j` covers the track's `[j, j + 1) * S / num`."""
     if num == len(middles_S):
         return middles_S
     places = (np.arange(num) + 0.5) * len(middles_S) / num - 0.5

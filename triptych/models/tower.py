@@ -57,6 +57,10 @@ class Tower(nn.Module):
     has_cls: bool = False
     """Whether the first real step of its sequence stands for the whole clip, and for no time."""
 
+    def most_steps(self, num_steps: int) -> int:
+        """A bound of the steps of its sequence for so many of its track."""
+        return num_steps + self.has_cls
+
     @abstractmethod
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """Encode a modality.

@@ -18,6 +18,7 @@ Legend: B clips, N samples, T steps.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ from triptych.models.tower import Steps
 WIDTH = 512
 ENCODER = ((10, 5), (8, 4), (4, 2), (4, 2), (4, 2), (1, 1), (1, 1))
 """Kernel and stride."""
+HOP = prod(stride for _, stride in ENCODER)
+"""Samples from one step to the next."""
 SHORTEST = 465
 """Samples that a step sees."""
 AGGREGATOR = tuple(range(2, 14))

@@ -1,0 +1,128 @@
+"""A head on what a frozen encoder said, out of the shards, learns what it learns on the frozen encoder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import RobertaConfig
+
+from finetune.config import FinetuneConfig
+from finetune.evaluation import predict
+from finetune.heads.config import HeadConfig
+from finetune.heads.sse_ft import SseFtHeadConfig
+from finetune.plan import make_plan
+from finetune.train import run
+from shards import add_features
+from triptych.config import UserError
+from triptych.distributed import Distributed
+from triptych.models import load as door
+from triptych.models.hub import plain
+from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
+from triptych.models.saved import SavedModels
+from triptych.models.tcn import TcnConfig
+from triptych.models.text_encoder import TextEncoderConfig, TextModel
+from triptych.optim import OptimizerConfig
+from triptych.trainer import TrainerConfig
+
+SSE_FT = HeadConfig(sse_ft=SseFtHeadConfig(self_attention_heads=2, inter_modal_heads=2, feedforward=8))
+
+
+@pytest.fixture(scope="module")
+def stored(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`frozen`, a tiny RoBERTa with its CLS beside a network over sound; sets of what it says: `float32`, `float16`."""
+    root = tmp_path_factory.mktemp("stored")
+    inputs, words = door.load(moods / "encoder").inputs, door.load(moods / "encoder").words
+    roberta = RobertaConfig(
+        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, pad_token_id=1
+    )
+    pieces = [[3], [4], [5, 6], [7]]  # of the unknown word and the three of the clips
+    tiny = TextModel(config=plain(roberta), pieces=pieces, before=[0], after=[2], mask=8, pad=1, max_pieces=32)
+    towers = PairwiseConfig(
+        text=TextTowerConfig(encoder=TextEncoderConfig(model="tiny", cls=True)),
+        audio=AudioTowerConfig(tcn=TcnConfig(bottleneck=8, hidden=8, blocks=2)),
+        width=16,
+    )
+    encoder = door.build(door.SystemConfig(pairwise=towers), inputs, words, SavedModels(text=tiny))
+    door.save_encoder(encoder, root / "frozen")
+    for dtype in ("float32", "float16"):
+        given = [f"encoder={root / 'frozen'}", f"out={root / dtype}", f"dtype={dtype}", "workers=1"]
+        add_features.run(str(moods / "shards"), given)
+    return {name: root / name for name in ("frozen", "float32", "float16")}
+
+
+def config(encoder: Path, shards: Path, out: Path, **settings) -> FinetuneConfig:
+    common = FinetuneConfig(
+        encoder=str(encoder),
+        shards=str(shards),
+        out=str(out),
+        protocol="mosei_sentiment",
+        head=SSE_FT,
+        init=["frozen"],
+        seeds=[0],
+        global_batch=8,
+        micro_batch=4,
+        optimizer=OptimizerConfig(lr=0.01),
+        trainer=TrainerConfig(max_steps=4, log_every=1, evaluate_every=4, checkpoint_every=4, keep_checkpoints=1),
+        num_resamples=20,
+        missing=False,
+    )
+    return replace(common, **settings)
+
+
+def losses(out: Path) -> list[float]:
+    lines = (out / "runs" / "frozen-seed-0" / "metrics.jsonl").read_text().splitlines()
+    return [line["loss"] for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_a_training_on_stored_sequences_has_the_losses_of_the_frozen_encoder(moods, stored, tmp_path):
+    sets = {"frozen": (stored["frozen"], moods / "shards")}
+    sets["float32"] = (stored["float32"] / "encoder", stored["float32"])
+    for name, (encoder, shards) in sets.items():
+        assert run(config(encoder, shards, tmp_path / name)) == 0
+
+    found = {name: losses(tmp_path / name) for name in sets}
+    assert len(found["frozen"]) == 4
+    np.testing.assert_allclose(found["float32"], found["frozen"], rtol=1e-5)
+    reports = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in sets}
+    scores = {name: [system["metrics"] for system in report["systems"]] for name, report in reports.items()}
+    for ours, theirs in zip(scores["float32"], scores["frozen"], strict=True):
+        for metric, figures in theirs.items():
+            assert ours[metric]["value"] == pytest.approx(figures["value"], abs=1e-5)
+    facts = {name: report["protocol"]["facts"]["encoder"] for name, report in reports.items()}
+    sha256 = facts["frozen"].split("SHA-256 `")[1][:64]
+    assert sha256 in facts["float32"]
+
+
+@pytest.mark.parametrize(("protocol", "head"), [("mosei_sentiment", SSE_FT), ("avec2017", HeadConfig())])
+def test_a_head_says_the_same_of_stored_sequences(protocol, head, moods, stored, tmp_path):
+    """Of a clip, and of each step of a series, whose times are stored too."""
+
+    def outputs(encoder: Path, shards: Path) -> dict:
+        plan = make_plan(config(encoder, shards, tmp_path, protocol=protocol, head=head))
+        (part,) = plan.parts[1.0]
+        alone = Distributed(rank=0, world=1, local_rank=0, device=torch.device("cpu"), backend="gloo")
+        engine = SimpleNamespace(task=plan.task(part, "frozen", 0), device=alone.device, distributed=alone)
+        return dict(predict(engine, plan.eval_loader(part, "test", alone)))
+
+    frozen = outputs(stored["frozen"], moods / "shards")
+    for dtype, atol in (("float32", 1e-6), ("float16", 2e-3)):
+        read = outputs(stored[dtype] / "encoder", stored[dtype])
+        assert frozen.keys() == read.keys()
+        for key, said in frozen.items():
+            np.testing.assert_allclose(read[key], said, rtol=0, atol=atol)
+
+
+def test_only_the_head_can_train(moods, stored, tmp_path):
+    for init in ("pretrained", "random"):
+        with pytest.raises(UserError, match=r"init: .*encoder has no weights.*init=\[frozen\]"):
+            make_plan(config(stored["float32"] / "encoder", stored["float32"], tmp_path, init=["frozen", init]))
+
+
+def test_shards_and_encoder_that_do_not_belong_together_are_refused_before_training(moods, stored, tmp_path):
+    for shards, says in ((moods / "shards", "holds none"), (stored["float16"], "holds another.* dtype")):
+        with pytest.raises(UserError, match=f"{says}.*text_sequence"):
+            make_plan(config(stored["float32"] / "encoder", shards, tmp_path))
