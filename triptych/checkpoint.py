@@ -3,6 +3,7 @@
 checkpoints/step-00001000/
     model.safetensors       whole fp32 weights and buffers, whatever the world size and ZeRO stage
     optimizer.safetensors   the optimizer's moments, and AdamW's step counts
+    loss_scale.safetensors  of fp16
     state.json              step, and what the caller adds
     encoder/                what linear_probe, finetune and release load
     manifest.json           bytes and SHA-256 of every file above

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -134,7 +135,10 @@ class Distributed:
         """Leave the process group, and the environment as `init` found it: a job submitted by this process later would
         take its rank and world size for its own."""
         if dist.is_initialized():
-            dist.destroy_process_group()
+            # DeepSpeed, where it is in use, has groups of its own, and would take them up again in the next run of this
+            # process unless it destroys them itself.
+            deepspeed = sys.modules.get("deepspeed.comm")
+            (deepspeed if deepspeed and deepspeed.is_initialized() else dist).destroy_process_group()
         for name, value in self.inherited.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -18,6 +18,7 @@ from triptych import compare
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.distributed import Distributed
+from triptych.loss_scale import LossScale
 from triptych.optim import MOMENTS, OptimizerConfig, lr_at
 from triptych.reading import Reading
 from triptych.tally import Key, Record, Tally, means, refuse_broken
@@ -41,7 +42,7 @@ class StepResult:
     """Objective -> its weight in this step."""
     report: dict[str, float]
     grad_norm: float
-    """L2 norm of the whole gradient before clipping."""
+    """L2 norm of the whole gradient before clipping; not finite where fp16 left the step out."""
     lr: float
     reading: Reading
     """Of the global batch."""
@@ -53,7 +54,14 @@ class Engine(ABC):
     """A task and its optimizer on this rank; every method but the properties is a collective."""
 
     def __init__(
-        self, task: Task, distributed: Distributed, *, seed: int, optimizer: OptimizerConfig, max_steps: int
+        self,
+        task: Task,
+        distributed: Distributed,
+        *,
+        seed: int,
+        optimizer: OptimizerConfig,
+        max_steps: int,
+        precision: str,
     ) -> None:
         self.task = task
         self.distributed = distributed
@@ -61,6 +69,7 @@ class Engine(ABC):
         self._optimizer_config = optimizer
         self._moments = MOMENTS[optimizer.name]
         self._max_steps = max_steps
+        self._loss_scale = LossScale() if precision == "fp16" else None
         self._keys: dict[str, tuple[Key, ...]] = {}
         self._named: set[str] = set()
 
@@ -83,8 +92,9 @@ class Engine(ABC):
             stop: asked after the backward passes whether this rank should stop; all ranks hear of it in the result.
 
         Raises:
-            UserError: no target in the global batch, or a loss or gradient that is not finite. Weights are then as
-                they were, except where ZeRO (stage 1 to 3) tells of the gradient's norm only after its update.
+            UserError: no target in the global batch, or a loss or gradient that is not finite; in fp16 a gradient that
+                is not finite leaves the step out and lowers the loss scale, until there is nothing to lower. Weights
+                are then as they were.
         """
         self._module().train()  # first, as an objective may count otherwise in evaluation
         counts = self._counts(micro_batches, step)
@@ -96,24 +106,36 @@ class Engine(ABC):
         own = Reading.of(micro_batches)
         tally, sums, (stops, *numbers) = self._over_ranks("train_step", records, stop(), *own.numbers)
         if not all(math.isfinite(value) for (kind, _), (value, _) in sums.items() if kind == "loss"):
-            refuse_broken(self.distributed.gather(tally.find_broken(micro_batches)), step)
+            refuse_broken(self.distributed.gather(tally.find_broken(micro_batches)), step, self._loss_scale is not None)
         grad_norm = self._step(lr, step)
-        if not math.isfinite(grad_norm):
-            raise UserError(
-                f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; continue from the last "
-                f"checkpoint with a lower learning rate, or try precision fp32"
-            )
+        scaling = self._look_at(grad_norm, step)
         losses = means(sums, "loss")
         return StepResult(
             loss=sum(weights[name] * value for name, value in losses.items()),
             losses=losses,
             weights=weights,
-            report=means(sums, "report"),
+            report=means(sums, "report") | scaling,
             grad_norm=grad_norm,
             lr=lr,
             reading=self._heard(own, numbers),
             stop=stops > 0,
         )
+
+    def _look_at(self, grad_norm: float, step: int) -> dict[str, float]:
+        """Move fp16's loss scale; returns its figures: that of this step, and how many steps were left out so far."""
+        scale = self._loss_scale
+        if scale is None:
+            if not math.isfinite(grad_norm):
+                raise UserError(
+                    f"step {step}: the gradient is not finite ({grad_norm}) though every loss is; continue from the "
+                    f"last checkpoint with a lower learning rate, or try precision fp32"
+                )
+            return {}
+        used = scale.value
+        scale.update(grad_norm, step)
+        if scale.value < used and self.is_main:
+            LOG.warning("warning: step %d left out: its gradient overflows fp16 at a loss scale of %g", step, used)
+        return {"loss_scale": used, "skipped_steps": float(scale.skipped_steps)}
 
     def _accumulate(self, micro_batches: list[Batch], step: int, scale: Mapping[str, float]) -> list[Record]:
         """The gradients of an optimizer step, and the totals of each micro-batch.
@@ -191,6 +213,7 @@ class Engine(ABC):
 
         It depends neither on the world size nor on the ZeRO stage: "model" holds parameters and buffers, "optimizer"
         the moments (triptych.optim.MOMENTS) of each parameter that was ever updated, and with AdamW its step count.
+        In fp16 there is a "loss_scale".
         """
         model: dict[str, Tensor] = {}
         optimizer: dict[str, Tensor] = {}
@@ -204,7 +227,8 @@ class Engine(ABC):
             self._keep(optimizer, f"step/{name}", None if steps is None else torch.tensor(float(steps)))
         for name, buffer in _buffers(self.task).items():
             self._keep(model, name, buffer)
-        return {"model": model, "optimizer": optimizer} if self.is_main else {}
+        scaling = {} if self._loss_scale is None else {"loss_scale": self._loss_scale.state()}
+        return {"model": model, "optimizer": optimizer, **scaling} if self.is_main else {}
 
     def encoder_state(self) -> dict[str, Tensor]:
         """`task.encoder.state_dict()` with whole weights on rank 0; elsewhere empty."""
@@ -214,7 +238,7 @@ class Engine(ABC):
         return kept
 
     def load_state(self, files: Files) -> None:
-        """Continue from what `state` gave, at any world size and stage; every rank gives all of it.
+        """Continue from what `state` gave, at any world size, stage and precision; every rank gives all of it.
 
         Raises:
             UserError: names or shapes that are not this model's, or moments that are not this optimizer's.
@@ -241,6 +265,13 @@ class Engine(ABC):
                     steps = optimizer.get(f"step/{name}")
                     self._write_moments(parameter, moments, None if steps is None else int(steps))
             self._after_load()
+        if self._loss_scale is not None:
+            self._loss_scale = LossScale.of(files["loss_scale"]) if "loss_scale" in files else LossScale()
+
+    @property
+    def _loss_factor(self) -> float:
+        """Of the loss in `_backward`; `_step` takes it out of the gradient before it looks at it."""
+        return 1.0 if self._loss_scale is None else self._loss_scale.value
 
     def _keep(self, kept: dict[str, Tensor], name: str, value: Tensor | None) -> None:
         if self.is_main and value is not None:  # a copy, as tied and flattened weights share memory
@@ -263,8 +294,15 @@ class Engine(ABC):
 
     @abstractmethod
     def _step(self, lr: float, step: int) -> float:
-        """Clip and step; returns the gradient's norm before clipping, and where it can leaves out a step of a norm that
-        is not finite."""
+        """Unscale, clip and step; returns the gradient's norm before clipping, and leaves out a step of a norm that is
+        not finite."""
+
+    def _clip(self, clip_norm: float) -> float:
+        """Unscale and clip the gradients that the parameters have; returns their norm before clipping."""
+        gradients = [weight.grad for weight in self.task.parameters() if weight.grad is not None]
+        if self._loss_scale is not None:
+            torch._foreach_mul_(gradients, 1 / self._loss_factor)
+        return float(nn.utils.clip_grad_norm_(self.task.parameters(), clip_norm or math.inf))
 
     @abstractmethod
     def _read_weight(self, parameter: nn.Parameter) -> Tensor: ...

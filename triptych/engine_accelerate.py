@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from triptych.distributed import Distributed
 from triptych.engine import Engine
-from triptych.optim import OptimizerConfig, Rate, build
+from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
 from triptych.step_loss import StepLoss
 from triptych.task import Task
 
@@ -20,8 +20,9 @@ from triptych.task import Task
 class AccelerateConfig:
     """How the arithmetic of fine-tuning is done."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast; weights, gradients and optimizer state stay fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
+    out steps whose gradient overflows all the same."""
     clip_norm: float = 1.0
     """Largest L2 norm of the gradient; 0 is no clipping."""
 
@@ -51,16 +52,18 @@ class AccelerateEngine(Engine):
             seed: of dropout.
             rates: name of a parameter of the task -> its learning rate, where some have one of their own.
         """
-        super().__init__(task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps)
+        super().__init__(
+            task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps, precision=config.precision
+        )
         from accelerate import Accelerator, DistributedDataParallelKwargs
 
         self._config = config
         # Ranks evaluate without talking to each other, so buffers are not broadcast; StepLoss gives every
-        # parameter a gradient, so none is looked for. Precision is StepLoss's matter.
+        # parameter a gradient, so none is looked for. Precision is our matter: Accelerate has no fp16 on a CPU.
         wrapping = DistributedDataParallelKwargs(broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=distributed.device.type == "cpu", kwargs_handlers=[wrapping])
         loss = StepLoss(task, config.precision).to(distributed.device)
-        self._optimizer = build(loss, optimizer, self._by_id(rates or {}))
+        self._optimizer = build(loss, optimizer, by_id(task, rates or {}))
         self._wrapped: Any = self._accelerator.prepare(loss)
 
     def _module(self) -> nn.Module:
@@ -70,19 +73,11 @@ class AccelerateEngine(Engine):
         return contextlib.nullcontext() if last else self._accelerator.no_sync(self._wrapped)
 
     def _backward(self, loss: Tensor, last: bool) -> None:
-        self._accelerator.backward(loss)
-
-    def _by_id(self, rates: Mapping[str, Rate]) -> dict[int, Rate]:
-        return {id(weight): rates[name] for name, weight in self.task.named_parameters() if name in rates}
+        self._accelerator.backward(loss * self._loss_factor)
 
     def _step(self, lr: float, step: int) -> float:
-        for group in self._optimizer.param_groups:
-            rate = group.get("rate", Rate())
-            group["lr"] = lr * rate.scale
-            if step < rate.from_step:  # without a gradient there is neither an update nor a moment
-                for weight in group["params"]:
-                    weight.grad = None
-        norm = float(self._accelerator.clip_grad_norm_(self.task.parameters(), self._config.clip_norm or float("inf")))
+        set_rates(self._optimizer, lr, step)
+        norm = self._clip(self._config.clip_norm)
         if math.isfinite(norm):
             self._optimizer.step()
         self._optimizer.zero_grad()

@@ -1,16 +1,23 @@
-"""DeepSpeed behind the Engine's face. Importing deepspeed takes 5 s, so only building this engine does it."""
+"""DeepSpeed behind the Engine's face, for pretraining and fine-tuning. Importing deepspeed takes 5 s, so only building
+this engine does it.
+
+Accelerate has a DeepSpeed plugin. It is not used: its checkpoints are DeepSpeed's own, of one world size and stage, and
+what goes on exactly at another one would have to be written here a second time.
+"""
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine import Engine
-from triptych.optim import OptimizerConfig, build
+from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
 from triptych.step_loss import StepLoss
 from triptych.task import Task
 
@@ -19,17 +26,24 @@ BUCKET_ELEMENTS = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """How the arithmetic of pretraining is done; no field changes what is learnt, but for rounding."""
+class ZeroConfig:
+    """How a task shares the memory of the ranks; no field changes what is learnt, but for rounding."""
 
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What ranks share out instead of keeping whole: nothing, optimizer state, + gradients, + weights."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16 is autocast; weights, gradients and optimizer state stay fp32."""
-    clip_norm: float = 1.0
-    """Largest L2 norm of the gradient; 0 is no clipping."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: slower, less memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig(ZeroConfig):
+    """How the arithmetic of pretraining is done; no field changes what is learnt, but for rounding."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
+    out steps whose gradient overflows all the same."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the gradient; 0 is no clipping."""
 
 
 class DeepSpeedEngine(Engine):
@@ -45,6 +59,7 @@ class DeepSpeedEngine(Engine):
         num_micro_batches: int,
         max_steps: int,
         seed: int,
+        rates: Mapping[str, Rate] | None = None,
     ) -> None:
         """Wrap the task.
 
@@ -56,8 +71,19 @@ class DeepSpeedEngine(Engine):
             num_micro_batches: of an optimizer step, on every rank.
             max_steps: of the run, for the schedule.
             seed: of dropout.
+            rates: name of a parameter of the task -> its learning rate, where some have one of their own.
+
+        Raises:
+            UserError: a rate begins late at stage 1 to 3, where all weights of a group take a step or none does.
         """
-        super().__init__(task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps)
+        super().__init__(
+            task, distributed, seed=seed, optimizer=optimizer, max_steps=max_steps, precision=config.precision
+        )
+        if config.zero_stage and any(rate.from_step for rate in (rates or {}).values()):
+            raise UserError(
+                f"zero_stage {config.zero_stage}: ZeRO updates all weights at every step, so none can join later; set "
+                f"zero_stage=0, or let all learn from the start"
+            )
         self._config = config
         if config.activation_checkpointing:
             for module in task.modules():
@@ -71,20 +97,8 @@ class DeepSpeedEngine(Engine):
         self._deepspeed = deepspeed
         self._engine: Any = deepspeed.initialize(
             model=loss,
-            optimizer=build(loss, optimizer),
-            config={
-                "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own bookkeeping
-                "gradient_accumulation_steps": num_micro_batches,
-                # Stage 0 clips nothing by itself that could be read back, so `_step` does it there.
-                "gradient_clipping": config.clip_norm if config.zero_stage else 0.0,
-                "zero_optimization": {
-                    "stage": config.zero_stage,
-                    "reduce_bucket_size": BUCKET_ELEMENTS,
-                    "allgather_bucket_size": BUCKET_ELEMENTS,
-                },
-                "zero_allow_untested_optimizer": True,
-                "steps_per_print": 10**9,
-            },
+            optimizer=build(loss, optimizer, by_id(task, rates or {})),
+            config=_settings(config, num_micro_batches),
         )[0]
         if config.zero_stage:
             self._make_moments()
@@ -94,20 +108,23 @@ class DeepSpeedEngine(Engine):
 
     def _backward(self, loss: Tensor, last: bool) -> None:
         # A new tensor, as DeepSpeed's hook on the module's own output would divide by the number of micro-batches.
-        self._engine.backward(loss.clone(), scale_wrt_gas=False)
+        if self._config.zero_stage:
+            self._engine.optimizer.loss_scaler.cur_scale = self._loss_factor  # scales, unscales, and changes nothing
+            self._engine.backward(loss.clone(), scale_wrt_gas=False)
+        else:
+            self._engine.backward(loss * self._loss_factor, scale_wrt_gas=False)
         if not last:
             self._engine.step()  # counts the micro-batch, updates nothing
 
     def _step(self, lr: float, step: int) -> float:
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+        set_rates(self._engine.optimizer, lr, step)
         if self._config.zero_stage:
             self._engine.step()
             return float(self._engine.get_global_grad_norm())
-        limit = self._config.clip_norm or float("inf")
-        norm = float(nn.utils.clip_grad_norm_(self.task.parameters(), limit))
-        if math.isfinite(norm):
-            self._engine.step()
+        norm = self._clip(self._config.clip_norm)
+        if not math.isfinite(norm):
+            self._engine.zero_grad()  # then a step updates nothing, and DeepSpeed's count of micro-batches goes on
+        self._engine.step()
         return norm
 
     def _shape(self, parameter: nn.Parameter) -> tuple[int, ...]:
@@ -204,6 +221,23 @@ class DeepSpeedEngine(Engine):
         own = value.flatten()[start : start + size]
         part[: own.numel()] = own
         return part
+
+
+def _settings(config: EngineConfig, num_micro_batches: int) -> dict[str, Any]:
+    """DeepSpeed's own config."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own bookkeeping
+        "gradient_accumulation_steps": num_micro_batches,
+        # Stage 0 clips nothing by itself that could be read back, so `_step` does it there.
+        "gradient_clipping": config.clip_norm if config.zero_stage else 0.0,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+        },
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+    }
 
 
 def _steps(state: dict[str, Any]) -> int | None:

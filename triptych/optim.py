@@ -138,6 +138,28 @@ def parameter_groups(
     ]
 
 
+def by_id(module: nn.Module, rates: Mapping[str, Rate]) -> dict[int, Rate]:
+    """Rates by the `id` of parameters, given those by their names."""
+    return {id(weight): rates[name] for name, weight in module.named_parameters() if name in rates}
+
+
+def set_rates(optimizer: Any, lr: float, step: int) -> None:
+    """Set the learning rate of each group of `build` for an optimizer step, and take the gradients of those that are
+    not due: without one there is neither an update nor a moment.
+
+    Args:
+        optimizer: torch's, or DeepSpeed's around it.
+        lr: of the schedule.
+        step: from 0.
+    """
+    for group in optimizer.param_groups:
+        rate = group.get("rate", Rate())
+        group["lr"] = lr * rate.scale
+        if step < rate.from_step:
+            for weight in group["params"]:
+                weight.grad = None
+
+
 def build(module: nn.Module, config: OptimizerConfig, rates: Mapping[int, Rate] | None = None) -> torch.optim.Optimizer:
     """The optimizer over the module's trainable parameters; the engine sets the learning rate of every step."""
     groups = parameter_groups(module, config.weight_decay, rates)

@@ -12,12 +12,14 @@ from triptych.config import UserError
 from triptych.tally import Record
 from triptych.task import Output, Task, Total
 
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class StepLoss(nn.Module):
     """The module that DeepSpeed or DDP wraps: task in, one loss out, because they hook onto the tensors of its output.
 
-    bf16 is autocast over fp32 weights: what a model computes in float32 on purpose (times in seconds, losses, norms)
-    stays exact, whichever model it is, and a checkpoint is the same in both precisions.
+    bf16 and fp16 are autocast over fp32 weights: what a model computes in float32 on purpose (times in seconds, losses,
+    norms) stays exact, whichever model it is, and a checkpoint is the same in every precision.
     """
 
     def __init__(self, task: Task, precision: str, *, refuse_unused: bool = False) -> None:
@@ -25,7 +27,7 @@ class StepLoss(nn.Module):
 
         Args:
             task: on any device.
-            precision: "fp32" or "bf16".
+            precision: "fp32", "bf16" or "fp16".
             refuse_unused: whether a parameter that a micro-batch did not use is an error.
         """
         super().__init__()
@@ -44,7 +46,8 @@ class StepLoss(nn.Module):
             embed: whether the embeddings are wanted, else there are none.
             losses: whether the losses are wanted, else they are none.
         """
-        with torch.autocast(self._device_type(), dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        half = AUTOCAST.get(self.precision)
+        with torch.autocast(self._device_type(), dtype=half, enabled=half is not None):
             embedded = self.task.embed(batch) if embed else {}
             output = self.task(batch) if losses else Output({}, {})
         loss = sum((scale.get(name, 0.0) * total.sum.float() for name, total in output.losses.items()), torch.zeros(()))
@@ -75,8 +78,9 @@ class StepLoss(nn.Module):
         rest = {name: p for name, p in self.task.named_parameters() if p.requires_grad and id(p) not in used}
         if rest and self.refuse_unused:
             raise UserError(
-                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch; with ZeRO stage "
-                f"2 or 3 every rank must use all weights in the same order, so set engine.zero_stage=1"
+                f"{next(iter(rest))} and {len(rest) - 1} more weights took no part in a micro-batch: its clips lack a "
+                f"modality, or no head reads what they compute. With ZeRO stage 2 or 3 every rank must use all weights "
+                f"in the same order: set engine.zero_stage=1, in fine-tuning engine.deepspeed.zero_stage=1"
             )
         touched = (0.0 * weight.reshape(-1)[0] for weight in rest.values() if weight.numel())
         return sum(touched, torch.zeros((), device=roots[0].device))

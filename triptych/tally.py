@@ -75,7 +75,7 @@ def means(sums: Mapping[Key, tuple[float, int]], kind: str) -> dict[str, float]:
     return {name: value / count for (own, name), (value, count) in sums.items() if own == kind and count}
 
 
-def refuse_broken(heard: Sequence[Broken], step: int) -> None:
+def refuse_broken(heard: Sequence[Broken], step: int, in_fp16: bool = False) -> None:
     """Say which ranks and clips have a loss that is not finite.
 
     Raises:
@@ -89,4 +89,5 @@ def refuse_broken(heard: Sequence[Broken], step: int) -> None:
     raise UserError(
         f"step {step}: the loss is not finite, so no rank updated its weights. " + "; ".join(lines) + ". Look at "
         "these clips (python -m shards show), or continue from the last checkpoint with a lower learning rate"
+        + (", or start over in bf16 or fp32, as fp16 holds nothing above 65504" if in_fp16 else "")
     )

@@ -287,7 +287,7 @@ def _figures(result: StepResult, time_s: float, waited_s: float) -> dict[str, fl
         **({f"weight/{name}": value for name, value in result.weights.items()} if len(result.weights) > 1 else {}),
         **result.report,
         "lr": result.lr,
-        "grad_norm": result.grad_norm,
+        **({"grad_norm": result.grad_norm} if math.isfinite(result.grad_norm) else {}),  # else fp16 left the step out
         "samples": result.reading.clips,
         "samples_per_s": result.reading.clips / time_s,
         "useful_share": result.reading.real_steps / result.reading.all_steps,

@@ -1,4 +1,6 @@
+import itertools
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,7 @@ from safetensors.torch import load_file
 
 from triptych.config import UserError
 from triptych.evaluate import LossEvaluator
-from triptych.optim import lr_at, parameter_groups
+from triptych.optim import Rate, lr_at, parameter_groups
 from triptych.step_loss import StepLoss
 
 
@@ -26,7 +28,7 @@ def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(tmp_path, ru
         resumed = json.loads((tmp_path / f"{name}-again.json").read_text())
         assert straight["losses"][3:] == resumed["losses"], name
         assert resumed["state_is_same"], name
-        for file in ("model", "optimizer"):
+        for file in ("model", "optimizer", *(["loss_scale"] if precision == "fp16" else [])):
             end, again = (load_file(tmp_path / f"{name}{part}-6-{file}.safetensors") for part in ("", "-again"))
             assert equal(end, again), (name, file)
         encoder = load_file(tmp_path / f"{name}-6-encoder.safetensors")
@@ -34,6 +36,11 @@ def test_three_steps_and_three_in_a_new_process_are_six_bit_for_bit(tmp_path, ru
         assert equal(encoder, {k.removeprefix("encoder."): v for k, v in model.items() if k.startswith("encoder.")})
         assert encoder["seen"][0] == 12  # a buffer: two micro-batches of six steps, none of the evaluation
         assert set(straight["figures"]) == {"loss/even", "loss/odd", "accuracy"}
+        if precision == "fp16":
+            assert 1 <= load_file(tmp_path / f"{name}-3-loss_scale.safetensors")["skipped_steps"] < 3, name
+            same = json.loads((tmp_path / "accelerate-fp16-adamw-2.json").read_text())
+            for one, other in zip(straight["losses"], same["losses"], strict=True):
+                assert one == pytest.approx(other, abs=2e-3), name
 
 
 @pytest.mark.dist
@@ -170,6 +177,76 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_though_every_loss_is_fi
     with pytest.raises(UserError, match="step 2: the gradient is not finite"):
         engine.train_step([tiny.make_batch([0, 1])], 2)
     assert equal(before, tiny.weights_of(engine))
+
+
+def overflow_at(engine, step):
+    """Let the gradient overflow in the last micro-batch of a step."""
+    seen = []
+
+    def spoil(gradient):
+        seen.append(step)
+        return gradient * float("inf") if len(seen) == 2 else gradient
+
+    return engine.task.head.weight.register_hook(spoil)
+
+
+@pytest.mark.parametrize("kind", [*(pytest.param(stage, marks=pytest.mark.slow) for stage in (0, 2)), "accelerate"])
+def test_a_step_that_overflows_fp16_is_left_out_and_the_next_ones_are_what_they_would_be(alone, tiny, kind, caplog):
+    engine, other = (tiny.build_engine(alone, kind, "fp16", num_micro_batches=2) for _ in range(2))
+    steps = dict(enumerate(itertools.islice(tiny.TinyLoader(0, 1, 2).steps(0), 5)))
+    for one in (engine, other):
+        one._loss_scale.value = 64.0  # no overflow of its own
+        one.train_step(steps[0], 0)
+    before = engine.state()
+    hook = overflow_at(engine, 1)
+    result = engine.train_step(steps[1], 1)
+    hook.remove()
+    assert not math.isfinite(result.grad_norm)
+    assert (result.report["loss_scale"], result.report["skipped_steps"]) == (64.0, 1.0)
+    assert ["step 1 left out" in message for message in caplog.messages if "warning: step" in message] == [True]
+    after = engine.state()
+    for state in (before, after):
+        del state["model"]["encoder.seen"]  # counts micro-batches
+    assert all(equal(before[file], after[file]) for file in ("model", "optimizer"))
+    other._loss_scale.value = 32.0
+    for step in (2, 3):
+        found, expected = (one.train_step(steps[step], step) for one in (engine, other))
+        assert found.losses == expected.losses
+        assert found.grad_norm == expected.grad_norm
+    assert found.report["loss_scale"] == 32.0
+    assert found.report["skipped_steps"] == 1.0
+
+
+def test_fp16_learns_what_fp32_learns_and_clips_what_is_not_scaled(alone, tiny):
+    engines = [tiny.build_engine(alone, "accelerate", precision) for precision in ("fp32", "fp16")]
+    engines[1]._loss_scale.value = 256.0
+    for step, batches in zip(range(4), tiny.TinyLoader(0, 1).steps(0), strict=False):
+        whole, half = (engine.train_step(batches, step) for engine in engines)
+        assert half.losses == pytest.approx(whole.losses, rel=0.02)
+        assert half.grad_norm == pytest.approx(whole.grad_norm, rel=0.02)
+        assert half.grad_norm != whole.grad_norm
+    assert half.report["skipped_steps"] == 0
+
+
+def test_a_checkpoint_of_another_precision_begins_with_a_scale_of_its_own(alone, tiny):
+    kept = tiny.build_engine(alone, "accelerate").state()
+    engine = tiny.build_engine(alone, "accelerate", "fp16")
+    engine._loss_scale.value = 2.0
+    engine.load_state(kept)
+    assert engine.state()["loss_scale"]["value"] == 2.0**16
+
+
+@pytest.mark.slow
+def test_zero_refuses_rates_that_begin_late(alone, tiny):
+    with pytest.raises(UserError, match=r"zero_stage 2: .* set zero_stage=0"):
+        tiny.build_engine(alone, 2, rates={"head.weight": Rate(1.0, from_step=3)})
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_deepspeed_runs_again_in_a_process_that_left_its_group(tmp_path, run_ranks):
+    one, other = [line for line in run_ranks("again", tmp_path, world=1).splitlines() if line.startswith("[{")]
+    assert one == other
 
 
 def test_figures_are_weighed_by_their_items_over_all_micro_batches(alone, tiny):

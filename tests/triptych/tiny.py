@@ -18,7 +18,7 @@ from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
 from triptych.evaluate import LossEvaluator
-from triptych.optim import OptimizerConfig, ScheduleConfig
+from triptych.optim import OptimizerConfig, Rate, ScheduleConfig
 from triptych.run import RunFolder
 from triptych.task import Embeddings, Output, Task, Total
 from triptych.trainer import Trainer, TrainerConfig
@@ -160,10 +160,18 @@ class TinyLoader:
 
 
 def build_engine(
-    dist, kind, precision="fp32", num_micro_batches=1, dropout=0.0, max_steps=6, optimizer="adamw", task=TinyTask
+    dist,
+    kind,
+    precision="fp32",
+    num_micro_batches=1,
+    dropout=0.0,
+    max_steps=6,
+    optimizer="adamw",
+    task=TinyTask,
+    rates=None,
 ) -> Engine:
     """`kind` is a ZeRO stage or "accelerate"."""
-    common = {"optimizer": OPTIMIZERS[optimizer], "max_steps": max_steps, "seed": 3}
+    common = {"optimizer": OPTIMIZERS[optimizer], "max_steps": max_steps, "seed": 3, "rates": rates}
     task = task(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
         return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
@@ -180,7 +188,7 @@ ENGINES = (0, 1, 2, 3, "accelerate")
 KINDS = [
     (kind, precision, optimizer)
     for kind in ENGINES
-    for precision, optimizer in (("fp32", "adamw"), ("bf16", "adamw"), ("fp32", "sgd"))
+    for precision, optimizer in (("fp32", "adamw"), ("bf16", "adamw"), ("fp16", "adamw"), ("fp32", "sgd"))
 ]
 
 
@@ -192,6 +200,8 @@ def resume_before(folder):
     for kind, precision, optimizer in KINDS:
         loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
         engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2, optimizer=optimizer)
+        if precision == "fp16":
+            engine._loss_scale.value = 2.0**15  # of which the first steps overflow, and not all
         losses = run_steps(engine, loader, 0, 3)
         name = f"{kind}-{precision}-{optimizer}-{dist.world}"
         for file, tensors in engine.state().items():
@@ -216,7 +226,8 @@ def resume_after(folder):
         loader = TinyLoader(dist.rank, dist.world, num_micro_batches=2)
         engine = build_engine(dist, kind, precision, num_micro_batches=2, dropout=0.2, optimizer=optimizer)
         name = f"{kind}-{precision}-{optimizer}-{dist.world}"
-        files = {file: load_file(folder / f"{name}-3-{file}.safetensors") for file in ("model", "optimizer")}
+        stored = ("model", "optimizer", *(["loss_scale"] if precision == "fp16" else []))
+        files = {file: load_file(folder / f"{name}-3-{file}.safetensors") for file in stored}
         engine.load_state(files)
         again = engine.state()
         losses = run_steps(engine, loader, 3, 6)
@@ -304,24 +315,34 @@ def pairs(folder):
 
 
 def gradients(folder):
-    """Weights after four steps for several numbers of micro-batches, on however many ranks this is."""
+    """Weights after four steps for several numbers of micro-batches, on however many ranks this is; some have a
+    learning rate of their own."""
     from safetensors.torch import load_file, save_file
 
     dist = distributed.init("cpu")
+    rates = {"encoder.embedding.weight": Rate(0.5), "encoder.layers.0.bias": Rate(0.25)}
     for kind in ENGINES:
         for num in (1, 4) if kind in (0, "accelerate") or dist.world > 1 else (4,):
-            engine = build_engine(dist, kind, num_micro_batches=num)
+            engine = build_engine(dist, kind, num_micro_batches=num, rates=rates)
             run_steps(engine, TinyLoader(dist.rank, dist.world, num), 0, 4)
             for file, tensors in engine.state().items():
                 save_file(tensors, folder / f"{kind}-{dist.world}-{num}-{file}.safetensors")
     if dist.world == 1:  # what two ranks wrote at one stage, at another
         files = {file: load_file(folder / f"1-2-4-{file}.safetensors") for file in ("model", "optimizer")}
         for kind in (0, 3, "accelerate"):
-            engine = build_engine(dist, kind)
+            engine = build_engine(dist, kind, rates=rates)
             engine.load_state(files)
             for file, tensors in engine.state().items():
                 save_file(tensors, folder / f"elastic-{kind}-{file}.safetensors")
     dist.shutdown()
+
+
+def again(folder):
+    """Two runs of one process, one after the other, each with a process group of its own."""
+    for _ in range(2):
+        dist = distributed.init("cpu")
+        print(run_steps(build_engine(dist, 2), TinyLoader(0, 1), 0, 2))
+        dist.shutdown()
 
 
 def sgd(folder):
