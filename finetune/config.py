@@ -6,10 +6,10 @@ from typing import Literal
 
 from omegaconf import MISSING
 
+from finetune.engine import EngineConfig
 from finetune.heads.config import HeadConfig
 from finetune.rates import EncoderTraining
 from shards.cache import CacheConfig
-from triptych.engine_accelerate import AccelerateConfig
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
 
@@ -80,7 +80,7 @@ class FinetuneConfig:
     workers: int = 0
     """Loader processes a rank."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    engine: AccelerateConfig = field(default_factory=AccelerateConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     trainer: TrainerConfig
     """`trainer.patience` stops a run when valid gets no better."""
     num_resamples: int = 1000
@@ -103,6 +103,12 @@ class FinetuneConfig:
                 raise ValueError(f"label_shares: {share}; expected shares above 0, to 1")
         if self.best_of and (self.best_of < 2 or len(self.seeds) % self.best_of):
             raise ValueError(f"best_of: {len(self.seeds)} seeds are no multiple of {self.best_of}, or it is below 2")
+        shared_out = self.engine.deepspeed is not None and self.engine.deepspeed.zero_stage > 0
+        if self.unfreeze_every and shared_out:
+            raise ValueError(
+                "unfreeze_every: ZeRO updates all weights at every step, so none can join later; set "
+                "engine.deepspeed.zero_stage=0, or leave engine.deepspeed or unfreeze_every out"
+            )
         if self.encoder_training("pretrained").is_frozen and {"pretrained", "frozen"} <= set(self.init):
             raise ValueError("init: with freeze=all, pretrained and frozen are the same row; leave one out")
 

@@ -20,7 +20,6 @@ from triptych.checkpoint import Checkpoints
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.engine import Engine
-from triptych.engine_accelerate import AccelerateEngine
 from triptych.models.load import save_encoder
 from triptych.run import RunFolder
 from triptych.task import Evaluator
@@ -146,11 +145,12 @@ def _fit(
     config, distributed = plan.config, folder.distributed
     task = plan.task(part, run.init, run.seed)
     training = config.encoder_training(run.init)
-    engine = AccelerateEngine(
+    loader = plan.train_loader(part, run.seed, distributed)
+    engine = config.engine.build(
         task,
         distributed,
-        config.engine,
         optimizer=config.optimizer,
+        num_micro_batches=loader.num_micro_batches,
         max_steps=config.trainer.max_steps,
         seed=run.seed,
         rates={f"encoder.{name}": rate for name, rate in rates_of(task.encoder, training).items()},
@@ -163,7 +163,7 @@ def _fit(
     scored = Scored.of(plan.truth, part.keys["valid"])
     trainer = Trainer(
         engine,
-        plan.train_loader(part, run.seed, distributed),
+        loader,
         folder,
         replace(
             config.trainer,

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from finetune.engine import EngineConfig
 from finetune.rates import EncoderTraining, depths, freeze, rates_of
 from triptych import distributed
 from triptych.batch import Batch
 from triptych.config import UserError
-from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine_deepspeed import ZeroConfig
 from triptych.optim import OptimizerConfig, Rate, ScheduleConfig, parameter_groups
 from triptych.task import Output, Task, Total
 
@@ -88,7 +89,8 @@ def test_an_optimizers_groups_have_one_rate_each_and_every_parameter_once():
     assert {group["weight_decay"] for group in groups if any(w.ndim == 1 for w in group["params"])} == {0.0}
 
 
-def test_a_layer_that_is_not_due_neither_moves_nor_counts_and_others_move_by_their_scale():
+@pytest.mark.parametrize("deepspeed", [None, pytest.param(ZeroConfig(zero_stage=0), marks=pytest.mark.slow)])
+def test_a_layer_that_is_not_due_neither_moves_nor_counts_and_others_move_by_their_scale(deepspeed):
     class Two(Task):
         def __init__(self):
             super().__init__()
@@ -105,11 +107,11 @@ def test_a_layer_that_is_not_due_neither_moves_nor_counts_and_others_move_by_the
     task = Two()
     optimizer = OptimizerConfig(lr=0.1, schedule=ScheduleConfig(name="constant"))
     rates = {"encoder.slow": Rate(0.5), "encoder.late": Rate(1.0, from_step=1)}
-    engine = AccelerateEngine(
+    engine = EngineConfig(clip_norm=0, deepspeed=deepspeed).build(
         task,
         distributed.init("cpu"),
-        AccelerateConfig(clip_norm=0),
         optimizer=optimizer,
+        num_micro_batches=1,
         max_steps=2,
         seed=0,
         rates=rates,
