@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ["label_records"]  # in tests/plugins
+pytest_plugins = ["label_records", "text_models"]  # in tests/plugins
 
 
 @pytest.fixture(scope="session")
