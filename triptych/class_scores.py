@@ -89,6 +89,15 @@ def weighted_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
     return float((f1_k * support).sum() / support.sum())
 
 
+def mean_of_accuracy_and_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
+    """Mean of `weighted_accuracy` and `weighted_f1`, by which Khare et al. 2021 choose among ten models on validation.
+
+    Raises:
+        ValueError: as `weighted_accuracy`.
+    """
+    return (weighted_accuracy(truth, prediction) + weighted_f1(truth, prediction)) / 2
+
+
 def macro_f1(truth: ArrayLike, prediction: ArrayLike) -> float:
     """Plain mean of F1_k over the classes that occur in the truth or the prediction. "Macro F1" of EmoBox.
 

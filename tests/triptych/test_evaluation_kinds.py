@@ -110,6 +110,10 @@ def test_series_are_scored_end_to_end_for_each_target():
 
 def test_a_score_is_one_function_for_selection():
     assert conventions.score(EMOTIONS, "w-ACC", TRUTH["emotions"], SAID["emotions"][0]) == 0.875
+    # happy: F1 2/3 of two positives, 4/5 of two negatives; sad: all right
+    khare = replace(registry.find("mosei_emotion_khare"), targets=EMOTIONS.targets)
+    mean = ((0.75 + (2 / 3 + 4 / 5) / 2) / 2 + 1) / 2
+    assert conventions.score(khare, khare.select, TRUTH["emotions"], SAID["emotions"][0]) == pytest.approx(mean)
     assert conventions.score(SENTIMENT, "mae", TRUTH["sentiment"], SAID["sentiment"][0]) == 1.5
     assert conventions.score(CLASSES, "UA", TRUTH["classes"], SAID["classes"][0]) == 0.75
     assert conventions.scores_of(SERIES, TRUTH["series"], SAID["series"][0]) == {

@@ -4,7 +4,7 @@ from triptych.config import UserError, nearest
 from triptych.protocols.avec import AVEC2017, AVEC2019
 from triptych.protocols.iemocap import IEMOCAP, IEMOCAP_6, IEMOCAP_HAPPY
 from triptych.protocols.meld import MELD, MELD_SENTIMENT
-from triptych.protocols.mosei import MOSEI_EMOTION, MOSEI_SENTIMENT
+from triptych.protocols.mosei import MOSEI_EMOTION, MOSEI_EMOTION_KHARE, MOSEI_SENTIMENT
 from triptych.protocols.mosi import MOSI
 from triptych.protocols.protocol import Protocol
 from triptych.protocols.ravdess import RAVDESS, RAVDESS_6, RAVDESS_7
@@ -18,6 +18,7 @@ PROTOCOLS = {
         RAVDESS_7,
         RAVDESS_6,
         MOSEI_EMOTION,
+        MOSEI_EMOTION_KHARE,
         MOSEI_SENTIMENT,
         MOSI,
         IEMOCAP,
