@@ -1,12 +1,10 @@
 """Several fine-tunings that differ in a few settings, as the rows of one table; HELP is the command's."""
 
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -29,8 +27,8 @@ ROWS is a file, or the name of one of configs/ablation/: names of rows, and what
     against: full
 
 CONFIG and the overrides are those of `python -m finetune`; a row's own come last. out=<folder> gets report.md,
-results.json, figures/, and a folder for each row, which is what the fine-tuning leaves. The same command goes on with
-what was interrupted; a row that is finished is not trained again, so that rows may be added later.
+results.json, predictions.csv, figures/, and a folder for each row, which is what the fine-tuning leaves. The same
+command goes on with what was interrupted; a row that is finished is not trained again, so that rows may be added later.
 """
 
 
@@ -86,7 +84,7 @@ def run(ablation: AblationConfig, source: Path, overrides: Sequence[str]) -> int
     Raises:
         UserError: as `plan` and finetune.train.run, or a finished row of another config.
     """
-    from finetune import train
+    from finetune import ablation_table, train
     from triptych.distributed import read_launch
 
     planned = plan(ablation, source, overrides)
@@ -98,37 +96,8 @@ def run(ablation: AblationConfig, source: Path, overrides: Sequence[str]) -> int
         if code := train.run(config):
             return code
     if is_main:
-        write(ablation, planned)
+        ablation_table.write(ablation, planned)
     return 0
-
-
-def write(ablation: AblationConfig, planned: Mapping[str, FinetuneConfig]) -> dict[str, Any]:
-    """Write report.md, results.json and figures/ beside the rows' folders; print the table.
-
-    Returns:
-        The content of results.json.
-
-    Raises:
-        UserError: the rows scored different clips.
-    """
-    from triptych import evaluation, evaluation_report, figures
-
-    folder = Path(planned[ablation.against].out).parent
-    reports = [_named(name, evaluation.read(Path(config.out) / "results.json")) for name, config in planned.items()]
-    numbers = evaluation.merge(reports)
-    numbers["title"] = f"Ablation: {numbers['title']}"
-    numbers["differences"] = _differences(ablation, planned, numbers)
-    facts = [report["protocol"]["facts"] for report in reports]
-    shared = {name: said for name, said in facts[0].items() if all(one.get(name) == said for one in facts)}
-    rows = {f"row {name}": f"`{' '.join(own)}`" if own else "as in the config" for name, own in ablation.rows.items()}
-    numbers["protocol"] = {**numbers["protocol"], "facts": {**shared, **rows}}
-    (folder / "figures").mkdir(exist_ok=True)
-    figures.bars(numbers, folder / "figures" / "bars.png")
-    (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (folder / "report.md").write_text(evaluation_report.markdown(numbers, {"bars.png": "scores"}))
-    evaluation_report.show(numbers)
-    print(f"report: {folder}/report.md")
-    return numbers
 
 
 def main() -> int:
@@ -157,55 +126,6 @@ def _finished(config: FinetuneConfig, may_change: Sequence[str]) -> bool:
             f"{folder}: is finished, with another {', '.join(changed)}; give another out, or remove that folder"
         )
     return True
-
-
-def _titles(row: str, systems: Mapping[str, str]) -> dict[str, str]:
-    """System of a row's report -> its name in the table; constants keep theirs.
-
-    Args:
-        row: its name.
-        systems: system -> its inputs, "-" of a constant.
-    """
-    trained = [name for name, inputs in systems.items() if inputs != "-"]
-    return {name: name if name not in trained else row if len(trained) == 1 else f"{row}, {name}" for name in systems}
-
-
-def _named(row: str, report: dict[str, Any]) -> dict[str, Any]:
-    """A row's report with the row's name on what was trained there."""
-    names = _titles(row, {one["system"]: one["inputs"] for one in report["systems"]})
-    systems = [{**one, "system": names[one["system"]]} for one in report["systems"]]
-    return {**report, "systems": systems, "differences": []}
-
-
-def _differences(
-    ablation: AblationConfig, planned: Mapping[str, FinetuneConfig], numbers: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Of the row `against` to each other one, for what was trained from the same weights."""
-    from triptych import evaluation, predictions
-    from triptych.evaluation import Split
-    from triptych.protocols import registry
-
-    config = planned[ablation.against]
-    protocol = registry.find(config.protocol, tuple(config.classes))
-    classes = protocol.classes if protocol.kind == "classes" else ()
-    given = predictions.read(Path(config.out) / "predictions.csv", kind=protocol.kind, classes=classes)
-    test = Split(keys=given.keys, truth=given.truth)
-    systems, by_kind = {}, {}
-    for name, one in planned.items():
-        own = evaluation.systems_from(Path(one.out) / "predictions.csv", protocol, test)
-        titles = _titles(name, {system.name: system.inputs for system in own})
-        for system in own:
-            if system.inputs != "-":
-                title = f"{titles[system.name]} ({system.inputs})"
-                systems[title] = system.predictions
-                by_kind[name, system.name] = title
-    compared = [
-        (by_kind[ablation.against, kind], title)
-        for (name, kind), title in by_kind.items()
-        if name != ablation.against and (ablation.against, kind) in by_kind
-    ]
-    resamples = numbers["protocol"]["num_resamples"]
-    return evaluation.differences(protocol, test.truth, systems, compared, resamples)
 
 
 if __name__ == "__main__":

@@ -57,15 +57,14 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
 
 def _evaluation(plan: Plan, study: Study, held_out: HeldOut, found: Found) -> evaluation.Evaluation:
     rows = [*held_out.trivial(), *(held_out.system(said) for said in found.rows)]
-    for path in plan.config.predictions:
-        rows += evaluation.systems_from(Path(path), plan.protocol, held_out.split)
+    files = [evaluation.systems_from(Path(path), plan.protocol, held_out.split) for path in plan.config.predictions]
     return evaluation.Evaluation(
         title=f"Linear probe: {', '.join(target.label for target in plan.protocol.targets)}, {plan.protocol.name}",
         protocol=plan.protocol,
         splits=splits(study, held_out),
         split_rule=plan.shard_set.manifest.split,
         rule=plan.rule,
-        systems=rows,
+        systems=evaluation.joined(rows, *files),
         compared=plan.pairs,
         drawn=plan.encoder_rows[0].title,
         num_resamples=plan.config.num_resamples,

@@ -7,6 +7,7 @@ valence), T steps.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ __all__ = [
     "Split",
     "System",
     "differences",
+    "joined",
     "make_folder",
     "merge",
     "read",
@@ -101,10 +103,35 @@ def systems_from(path: Path, protocol: Protocol, test: Split) -> list[System]:
             name=title.removesuffix(f" ({given.inputs[title]})") if given.inputs[title] else title,
             inputs=given.inputs[title] or "not said",
             predictions=runs[:, order],
-            note=f"from {path.name}",
+            note=f"from {'/'.join(path.parts[-2:])}",
         )
         for title, runs in given.systems.items()
     ]
+
+
+def joined(table: Sequence[System], *files: Sequence[System]) -> list[System]:
+    """The rows of a table and those of files; what is there already, as the constants of every file are, comes once.
+
+    Systems of equal title that say something else are told apart by the number of their file, from 1.
+    """
+    rows = {system.title: system for system in table}
+    for number, systems in enumerate(files, start=1):
+        for system in systems:
+            known = rows.get(system.title)
+            if known is not None and _same(known.predictions, system.predictions):
+                continue
+            if known is not None:
+                system = replace(system, name=f"{system.name}, file {number}")
+            rows[system.title] = system
+    return list(rows.values())
+
+
+def _same(first: Units, second: Units) -> bool:
+    """But for what a file's digits lose."""
+    if first.shape != second.shape:
+        return False
+    pairs = [(first, second)] if first.dtype != object else zip(first.ravel(), second.ravel(), strict=True)
+    return all(np.shape(one) == np.shape(two) and np.allclose(one, two, rtol=1e-6, atol=1e-6) for one, two in pairs)
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:

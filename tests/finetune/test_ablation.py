@@ -12,7 +12,7 @@ from finetune import ablation as command
 from finetune.ablation import AblationConfig, folder_of, plan, run
 from finetune.config import FinetuneConfig
 from triptych import config as configs
-from triptych import evaluation
+from triptych import evaluation, predictions
 from triptych.baselines import baselines
 from triptych.config import UserError
 from triptych.evaluation import Evaluation, Split, System
@@ -98,6 +98,9 @@ def test_all_rows_stand_in_one_table_beside_their_paired_differences(source: Pat
     assert "- head:" not in report  # which they do not
     assert (out / "figures" / "bars.png").stat().st_size > 0
     assert evaluation.read(out / "results.json") == numbers
+    said = predictions.read(out / "predictions.csv", kind="classes")
+    assert list(said.systems) == titles
+    assert [(runs == said.truth).mean() for runs in said.systems.values()] == pytest.approx([0.75, 0.95, 1.0])
 
 
 def test_finished_rows_are_kept_and_others_trained(source: Path, trained: list[str], tmp_path: Path):

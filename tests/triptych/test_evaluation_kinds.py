@@ -237,6 +237,19 @@ def test_predictions_of_other_clips_or_truth_are_refused(change, message, tmp_pa
         evaluation.systems_from(tmp_path / "predictions.csv", SENTIMENT, replace(made.splits["test"], **change))
 
 
+@KINDS
+def test_rows_of_files_that_are_there_already_come_once_and_namesakes_are_told_apart(kind, tmp_path):
+    made = example(kind)
+    evaluation.write(made, tmp_path)
+    again = evaluation.systems_from(tmp_path / "predictions.csv", made.protocol, made.splits["test"])
+    assert [one.title for one in evaluation.joined(made.systems, again)] == [one.title for one in made.systems]
+    other = replace(again[-1], predictions=again[0].predictions)  # by the name of the last, what the first says
+    *table, last = evaluation.joined(made.systems, again, [other])
+    assert table == list(made.systems)
+    assert (last.name, last.inputs) == (f"{other.name}, file 2", other.inputs)
+    assert last.predictions is other.predictions
+
+
 def test_predictions_of_another_protocol_are_refused_and_single_precision_is_not(tmp_path):
     made = example("sentiment")
     evaluation.write(made, tmp_path)
