@@ -83,9 +83,12 @@ def test_the_command_in_the_header_fits_the_schema(file: Path) -> None:
         config.load(schema("encoder"), file)
         config.load(schema("linear_probe"), config.find("ravdess", "linear_probe"), given)
     elif file.parent.name == "ablation":  # the overrides are the fine-tuning's, and so are those of its rows
-        for name in re.findall(rf"\b{file.stem}_\w+", header(file.read_text())["command"]):
+        bases = [base for base in FILES if base.parent.name == "finetune"]
+        named = [base for base in bases if base.stem in re.findall(r"\w+", header(file.read_text())["command"])]
+        assert named
+        for base in named:
             for row in config.load(schema("ablation"), file).rows.values():
-                config.load(schema("finetune"), config.find(name, "finetune"), [*given, *row])
+                config.load(schema("finetune"), base, [*given, *row])
     else:
         config.load(schema(file.parent.name), file, given)
 
