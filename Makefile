@@ -32,6 +32,7 @@ demo: .venv/installed
 	python -m triptych.score runs/demo/probe/predictions.csv protocol=synthetic out=runs/demo/scores
 	python -m shards attention data/demo/labelled encoder=$(ENCODER) "keys=[01-01-03-01-02-10-21]" out=runs/demo/attention
 	python -m finetune synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/finetune
+	python -m finetune.attention runs/demo/finetune/runs/pretrained-seed-0 out=runs/demo/finetune_attention
 	python -m triptych.release runs/demo/pretrain runs/demo/released results=runs/demo/probe/results.json
 	python -m triptych.report runs/demo/pretrain runs/demo/probe runs/demo/finetune out=runs/demo/report title="Triptych demo"
 

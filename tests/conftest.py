@@ -192,7 +192,7 @@ class Warm:
         if self._process is not None:
             assert self._process.stdin
             self._process.stdin.close()
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)  # on a busy machine it has taken 8 s
 
 
 @pytest.fixture(scope="session")
