@@ -10,6 +10,7 @@ import torch
 
 from finetune import train
 from finetune.config import FinetuneConfig
+from finetune.engine import EngineConfig
 from triptych import figures
 from triptych.config import UserError
 from triptych.engine import Engine
@@ -70,7 +71,7 @@ def test_a_finished_run_is_not_asked_again_and_nothing_is_built_for_it(again, as
     before = again()  # series, which are of several lengths
     assert asked == ["step", "step", None, ("text",), ("audio",)]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "AccelerateEngine", None)
+        patch.setattr(EngineConfig, "build", None)
         assert again() == before
     assert asked == []
 

@@ -184,7 +184,7 @@ def test_the_papers_text_tower_has_the_size_of_torchs():
     ("towers", "message"),
     [
         ({}, "give a tower to one or more of text, audio, video"),
-        ({"audio": {}}, "give exactly one of tcn, frames, encoder, wav2vec_large; given: none"),
+        ({"audio": {}}, "give exactly one of tcn, frames, encoder, wav2vec_large, stored; given: none"),
         ({"audio": {**TCN, **LIGHT}}, "given: tcn, frames"),
         ({"audio": {"tcn": {"kernel": 4}}}, "must be odd"),
     ],
