@@ -47,8 +47,9 @@ class FinetuneConfig:
     init: list[Init] = field(default_factory=lambda: ["pretrained"])
     """Rows of the table. pretrained: the encoder trains on from its weights. random: the same architecture from
     scratch. frozen: the encoder keeps its weights, and the head alone trains."""
-    freeze: Literal["none", "towers", "all"] = "none"
-    """Of a row that starts from weights: what keeps them, without dropout. towers: what sees one modality each."""
+    freeze: Literal["none", "hub", "towers", "all"] = "none"
+    """Of a row that starts from weights: what keeps them, without dropout. hub: models of transformers, torchvision and
+    timm inside the encoder. towers: what sees one modality each."""
     unfreeze_every: int = 0
     """Steps: of what `freeze` froze, the last layers train from this step on, those below from twice this, and so on; 0
     keeps them frozen."""

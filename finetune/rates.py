@@ -12,13 +12,14 @@ from torch import nn
 
 from triptych.config import UserError
 from triptych.models.encoder import Encoder
+from triptych.models.hub_model import hub_models
 from triptych.optim import Rate
 
 TOWERS = ("input", "towers")
 """Parts of an encoder that see one modality each."""
 
 
-Freeze = Literal["none", "towers", "all"]
+Freeze = Literal["none", "hub", "towers", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +47,14 @@ class EncoderTraining:
 
 
 def freeze(encoder: Encoder, training: EncoderTraining) -> list[nn.Module]:
-    """Freeze in place what never trains, and return it.
+    """Freeze in place what never trains, and return it; models of others inside the encoder are let train.
 
     Raises:
-        UserError: towers are to be frozen, and the encoder has none.
+        UserError: towers or models of others are to be frozen, and the encoder has none.
     """
+    if not training.is_frozen:
+        for model in hub_models(encoder):
+            model.let_train()
     if training.freeze == "none" or training.unfreeze_every:
         return []
     parts = _parts(encoder, training.freeze)
@@ -96,6 +100,12 @@ def depths(encoder: nn.Module) -> dict[str, int]:
 def _parts(encoder: Encoder, which: str) -> list[nn.Module]:
     if which == "all":
         return [encoder]
+    if which == "hub":
+        if models := hub_models(encoder):
+            return [model.published for model in models]
+        raise UserError(
+            "freeze: the encoder has no model of transformers, torchvision or timm; there are towers, all and none"
+        )
     children: Mapping[str, nn.Module] = dict(encoder.named_children())
     if "towers" not in children:
         raise UserError("freeze: the encoder has no towers; there are all and none")

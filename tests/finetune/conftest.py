@@ -110,6 +110,38 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def over_roberta(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of the moods: a tiny RoBERTa with its CLS beside a network over sound."""
+    import torch
+    from transformers import RobertaConfig
+
+    from triptych.models import load
+    from triptych.models.hub import plain
+    from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
+    from triptych.models.saved import SavedModels
+    from triptych.models.tcn import TcnConfig
+    from triptych.models.text_encoder import TextEncoderConfig, TextModel
+
+    folder = tmp_path_factory.mktemp("over_roberta")
+    inputs, words = load.load(moods / "encoder").inputs, load.load(moods / "encoder").words
+    roberta = RobertaConfig(
+        vocab_size=12, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8, pad_token_id=1
+    )
+    pieces = [[3], [4], [5, 6], [7]]  # of the unknown word and the three of the clips
+    tiny = TextModel(config=plain(roberta), pieces=pieces, before=[0], after=[2], mask=8, pad=1, max_pieces=32)
+    towers = PairwiseConfig(
+        text=TextTowerConfig(encoder=TextEncoderConfig(model="tiny", cls=True)),
+        audio=AudioTowerConfig(tcn=TcnConfig(bottleneck=8, hidden=8, blocks=2)),
+        width=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = load.build(load.SystemConfig(pairwise=towers), inputs, words, SavedModels(text=tiny))
+    load.save_encoder(encoder, folder / "encoder")
+    return folder / "encoder"
+
+
 def _npy(values: np.ndarray) -> bytes:
     content = io.BytesIO()
     np.save(content, values, allow_pickle=False)

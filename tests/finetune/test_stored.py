@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import RobertaConfig
 
 from finetune.config import FinetuneConfig
 from finetune.evaluation import predict
@@ -19,12 +18,6 @@ from finetune.train import run
 from shards import add_features
 from triptych.config import UserError
 from triptych.distributed import Distributed
-from triptych.models import load as door
-from triptych.models.hub import plain
-from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
-from triptych.models.saved import SavedModels
-from triptych.models.tcn import TcnConfig
-from triptych.models.text_encoder import TextEncoderConfig, TextModel
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
 
@@ -32,26 +25,13 @@ SSE_FT = HeadConfig(sse_ft=SseFtHeadConfig(self_attention_heads=2, inter_modal_h
 
 
 @pytest.fixture(scope="module")
-def stored(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`frozen`, a tiny RoBERTa with its CLS beside a network over sound; sets of what it says: `float32`, `float16`."""
+def stored(moods: Path, over_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`frozen`, the encoder; sets of what it says: `float32`, `float16`."""
     root = tmp_path_factory.mktemp("stored")
-    inputs, words = door.load(moods / "encoder").inputs, door.load(moods / "encoder").words
-    roberta = RobertaConfig(
-        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, pad_token_id=1
-    )
-    pieces = [[3], [4], [5, 6], [7]]  # of the unknown word and the three of the clips
-    tiny = TextModel(config=plain(roberta), pieces=pieces, before=[0], after=[2], mask=8, pad=1, max_pieces=32)
-    towers = PairwiseConfig(
-        text=TextTowerConfig(encoder=TextEncoderConfig(model="tiny", cls=True)),
-        audio=AudioTowerConfig(tcn=TcnConfig(bottleneck=8, hidden=8, blocks=2)),
-        width=16,
-    )
-    encoder = door.build(door.SystemConfig(pairwise=towers), inputs, words, SavedModels(text=tiny))
-    door.save_encoder(encoder, root / "frozen")
     for dtype in ("float32", "float16"):
-        given = [f"encoder={root / 'frozen'}", f"out={root / dtype}", f"dtype={dtype}", "workers=1"]
+        given = [f"encoder={over_roberta}", f"out={root / dtype}", f"dtype={dtype}", "workers=1"]
         add_features.run(str(moods / "shards"), given)
-    return {name: root / name for name in ("frozen", "float32", "float16")}
+    return {"frozen": over_roberta, **{name: root / name for name in ("float32", "float16")}}
 
 
 def config(encoder: Path, shards: Path, out: Path, **settings) -> FinetuneConfig:

@@ -1,4 +1,5 @@
-"""Pictures through a pretrained image network of torchvision or timm (ResNet-50, ViT, ...), frozen, frame by frame.
+"""Pictures through a pretrained image network of torchvision or timm (ResNet-50, ViT, ...), frame by frame, frozen or
+training with everything else but for its batch norms, whose statistics would be those of a few clips.
 
 A frame's vector is what the network's own classifier would see. Its layers are the outputs of the network's blocks (the
 stages of a ResNet, the layers of a ViT), each the mean over its pixels or patches; the last one is the frame's vector,
@@ -24,6 +25,7 @@ from triptych.batch import Track
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
+from triptych.models.hub_model import HubModel
 from triptych.models.pictures import check_square, standardised
 from triptych.models.published import fitting, read_weights
 from triptych.models.tower import Steps, Tower, TowerOutput
@@ -50,7 +52,7 @@ class ImageModelConfig:
     .safetensors or .pth file with the library's names. An exported encoder needs none of them."""
 
 
-class ImageTower(Tower):
+class ImageTower(HubModel, Tower):
     """Frames -> the network -> mean over the frames -> linear layer, if one is wanted; see the module's text."""
 
     mean: Tensor
@@ -80,6 +82,16 @@ class ImageTower(Tower):
         self.width = width or self.sequence_width
         self.output = nn.Linear(self.sequence_width, width) if width else nn.Identity()
 
+    @property
+    def published(self) -> nn.Module:
+        """See HubModel."""
+        network: nn.Module = self.network
+        return network
+
+    def held(self) -> list[nn.Module]:
+        """See HubModel: the batch norms."""
+        return [part for part in self.published.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
+
     def start_weights(self) -> None:
         """Take the weights that the config names.
 
@@ -98,19 +110,13 @@ class ImageTower(Tower):
         state = read_weights(setting, weights, enum, MAX_BYTES)
         self.network.load_state_dict(fitting(self.network, state, setting, weights, self.config.model))
 
-    def train(self, mode: bool = True) -> "ImageTower":
-        """As of any module; the network stays in evaluation mode."""
-        super().train(mode)
-        self.network.eval()
-        return self
-
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
         """See Tower: the sequence has a step a frame. A hidden frame is a picture of the mean colour."""
         frames = track.values[track.mask]
         hidden = (torch.zeros_like(track.mask) if track.hidden is None else track.hidden)[track.mask]
         if not len(frames):  # one frame that is nobody's, so that there is a sequence of the right width
             frames, hidden = track.values.new_zeros(1, *track.values.shape[2:]), hidden.new_zeros(1)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains):
             parts = [
                 self._vectors(*some, layers is not None)
                 for some in zip(frames.split(FRAMES_AT_ONCE), hidden.split(FRAMES_AT_ONCE), strict=True)

@@ -1,4 +1,5 @@
-"""The sound through a pretrained speech model of transformers (wav2vec 2.0, HuBERT, WavLM, data2vec, ...), frozen.
+"""The sound through a pretrained speech model of transformers (wav2vec 2.0, HuBERT, WavLM, data2vec, ...), frozen,
+or training with everything else but for its convolutions, as in Baevski et al. 2020 (wav2vec 2.0).
 
 The model reads `waveform` at the rate that it was trained on, standardised clip by clip where its own feature extractor
 does that, and gives some 50 vectors a second.
@@ -26,6 +27,7 @@ from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.hub import be_quiet, not_loaded, plain
+from triptych.models.hub_model import HubModel
 from triptych.models.tower import Steps, Tower, TowerOutput
 
 KEY = "audio.encoder.model"
@@ -70,7 +72,7 @@ class SpeechModel:
         return cls(**told)
 
 
-class SpeechTower(Tower):
+class SpeechTower(HubModel, Tower):
     """Samples -> the model -> mean over its steps -> linear layer, if one is wanted; see the module's text."""
 
     def __init__(
@@ -114,6 +116,15 @@ class SpeechTower(Tower):
         self.width = width or self.sequence_width
         self.output = nn.Linear(self.sequence_width, width) if width else nn.Identity()
 
+    @property
+    def published(self) -> nn.Module:
+        """See HubModel."""
+        return self.model
+
+    def held(self) -> list[nn.Module]:
+        """See HubModel: the convolutions over the samples."""
+        return [self.model.feature_extractor]
+
     def start_weights(self) -> None:
         """Load the pretrained weights.
 
@@ -140,12 +151,6 @@ class SpeechTower(Tower):
             )
         self.model.load_state_dict(model.state_dict())
 
-    def train(self, mode: bool = True) -> "SpeechTower":
-        """As of any module; the model stays in evaluation mode."""
-        super().train(mode)
-        self.model.eval()
-        return self
-
     def most_steps(self, num_steps: int) -> int:
         """See Tower; no fewer than those of the track."""
         return max(num_steps, ceil(num_steps * self._step_samples / self._hop))
@@ -155,7 +160,7 @@ class SpeechTower(Tower):
         the convolutions."""
         present = track.present
         groups = _equally_long(track.mask)
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains):
             states = [self._states(track, clips, layers is not None) for clips in groups]
         kept = [_among_all(groups, rows, present) for rows in zip(*states, strict=True)]
         if layers is not None:

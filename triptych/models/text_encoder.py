@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from triptych.batch import Track
 from triptych.config import UserError
 from triptych.models.hub import be_quiet, not_loaded, plain
+from triptych.models.hub_model import HubModel
 from triptych.models.tower import Steps
 
 KEY = "text_encoder.model"
@@ -54,7 +55,7 @@ class TextEncoderConfig:
     """Whose states are taken: 1 is the first layer, -1 the last one, -2 the one before. The layers behind it are not
     built (a model with a norm behind its last layer has it behind this one)."""
     train: bool = False
-    """Fine-tune the model with everything else; else it is frozen, without dropout."""
+    """Pretrain the model with everything else; else it is frozen, without dropout. Fine-tuning has a `freeze`."""
     cls: bool = False
     """Begin a clip with the state of the model's own CLS, in front of its words. For a tower alone: no anchor and no
     label has a step for it."""
@@ -94,7 +95,7 @@ class TextModel:
         return cls(**told)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(HubModel):
     """Word ids -> vectors in context; see the module's text."""
 
     pieces: Tensor
@@ -120,11 +121,10 @@ class TextEncoder(nn.Module):
 
         be_quiet()
         self.config = config
-        self._checkpointing = False
         self.text_model = text_model if text_model is not None else describe(config, words)
         settings = AutoConfig.for_model(**self.text_model.config)
         self.model = _without_pooler(
-            AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32).requires_grad_(config.train)
+            AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32).requires_grad_(False)
         )
         self.width: int = settings.hidden_size
         longest = max(map(len, self.text_model.pieces))
@@ -141,6 +141,13 @@ class TextEncoder(nn.Module):
         for name, value in constants.items():  # saved in text_model.json, so not among the weights
             self.register_buffer(name, torch.tensor(value, dtype=torch.int64), persistent=False)
         self.train(self.training)
+        if config.train:
+            self.let_train()
+
+    @property
+    def published(self) -> nn.Module:
+        """See HubModel."""
+        return self.model
 
     def start_weights(self) -> None:
         """Load the pretrained weights.
@@ -168,25 +175,6 @@ class TextEncoder(nn.Module):
             )
         self.model.load_state_dict(_without_pooler(model).state_dict())
 
-    @property
-    def activation_checkpointing(self) -> bool:
-        """Compute activations again in the backward pass; the engine sets it."""
-        return self._checkpointing
-
-    @activation_checkpointing.setter
-    def activation_checkpointing(self, on: bool) -> None:
-        self._checkpointing = on
-        if on and self.config.train and self.model.supports_gradient_checkpointing:  # frozen, it keeps none anyway
-            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name from transformers 5.23 on
-            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
-
-    def train(self, mode: bool = True) -> "TextEncoder":
-        """As of any module; a frozen model stays in evaluation mode."""
-        super().train(mode)
-        if not self.config.train:
-            self.model.eval()
-        return self
-
     def forward(self, track: Track, layers: list[Steps] | None = None) -> Tensor:
         """[B, T] ids -> [B, T, W], with `cls` [B, 1 + T, W]; zeros where `steps` is False. For `layers` see
         Tower.forward: in all of them a word is the mean of its pieces."""
@@ -201,7 +189,7 @@ class TextEncoder(nn.Module):
         begin_M = count_M.cumsum(0) - count_M - first_R[row_M] + len(self.before)
         place_MK = begin_M[:, None] + torch.arange(pieces_MK.shape[1], device=pieces_MK.device)
         row_MK = row_M[:, None].expand_as(place_MK)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains):
             ids_RL, attended_RL = self._fill(pieces_MK[real_MK], row_MK[real_MK], place_MK[real_MK], size_R)
             states = self.model(input_ids=ids_RL, attention_mask=attended_RL, output_hidden_states=layers is not None)
             place_MK = place_MK.clamp(max=ids_RL.shape[1] - 1)

@@ -12,6 +12,7 @@ from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models import image_model
 from triptych.models import load as door
+from triptych.models.hub_model import hub_models
 
 COLOUR = FeatureSpec(name="faces", modality="video", version=1, rate_hz=5.0, shape=(32, 32, 3), dtype="uint8")
 GREY = replace(COLOUR, name="face_crops", shape=(32, 32))
@@ -160,3 +161,18 @@ def test_mistakes_are_told_in_one_message(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             build(library, model, weights, spec)
+
+
+def test_let_train_all_but_its_batch_norms_learn(network):
+    library, model, _, file = network
+    encoder, clips = build(library, model, file), batch(2, 1)
+    (tower,) = hub_models(encoder)
+    assert not encoder.train().encode(clips).towers["video"].sequence.requires_grad
+    tower.let_train()
+    before = {name: value.clone() for name, value in tower.network.named_buffers()}
+    encoder.train().encode(clips).towers["video"].sequence.square().sum().backward()
+    norms = {f"{name}." for name, part in tower.network.named_modules() if isinstance(part, torch.nn.BatchNorm2d)}
+    for name, weight in tower.network.named_parameters():
+        held = any(name.startswith(norm) for norm in norms)
+        assert (weight.grad is None) == held, name
+    assert all(torch.equal(value, before[name]) for name, value in tower.network.named_buffers())

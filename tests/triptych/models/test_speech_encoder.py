@@ -12,6 +12,7 @@ from triptych.batch import Batch, Track
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models import load as door
+from triptych.models.hub_model import hub_models
 
 STEP = 40
 SPEC = FeatureSpec(
@@ -185,3 +186,38 @@ def test_mistakes_are_told_in_one_message(models, text_models, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             build(folder, spec)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_let_train_all_but_its_convolutions_learn(models, kind):
+    encoder, clips = build(models / kind), batch(12, 7, 0)
+    (tower,) = hub_models(encoder)
+    frozen = encoder.train().encode(clips).pooled["audio"]
+    assert not frozen.requires_grad
+    assert not any(module.training for module in tower.model.modules())
+
+    tower.let_train()
+    assert torch.equal(encoder.eval().encode(clips).pooled["audio"], frozen)
+    encoder.train()
+    assert tower.model.encoder.training
+    assert not tower.model.feature_extractor.training
+    torch.manual_seed(0)
+    encoder.encode(clips).towers["audio"].sequence.square().sum().backward()
+    still = {name.partition(".")[0] for name, weight in tower.model.named_parameters() if weight.grad is None}
+    assert still == {"feature_extractor"}
+    assert any(weight.grad.any() for weight in tower.model.encoder.layers[0].parameters())
+
+
+def test_activation_checkpointing_changes_no_gradient(models):
+    def gradients(checkpointing: bool) -> list:
+        encoder = build(models / "wav2vec2")
+        (tower,) = hub_models(encoder)
+        tower.let_train()
+        tower.activation_checkpointing = checkpointing
+        assert any(getattr(part, "gradient_checkpointing", False) for part in tower.model.modules()) == checkpointing
+        torch.manual_seed(0)
+        encoder.train().encode(batch(12, 7)).towers["audio"].sequence.square().sum().backward()
+        return [weight.grad for weight in tower.model.encoder.parameters()]
+
+    for one, other in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(one, other)
