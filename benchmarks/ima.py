@@ -8,9 +8,9 @@ padding; the other settings those of MOSEI. Forms:
     folded      ours: the CLS alone asks, W_k and W_v are brought to its side
     plain       the CLS alone asks, keys and values are projections of the whole sequence
     full        all steps ask, and the first row is read, as in the authors' code; the very same layers as folded, with
-                their attention by tiles and their dropout (triptych.models.long_attention, triptych.models.dropout)
+                their attention by tiles (triptych.models.long_attention)
     ordinary    the same as full, self-attention too, but attention is written down as softmax, dropout and products of
-                all heads at once, and dropout is torch's: what a user would write with our linear maps (ima_peer.py)
+                all heads at once: what a user would write with our linear maps (ima_peer.py)
     torch       the same as full, self-attention too, of torch's nn.MultiheadAttention, nn.Linear and nn.Dropout
                 (ima_peer.py)
 

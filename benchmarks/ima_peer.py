@@ -1,5 +1,5 @@
 """SSE-FT as its authors run it (all steps ask, the first row is read), for ima.py: of torch's own parts, or with
-attention and dropout as one writes them down.
+attention as one writes it down.
 
 The first is re-created from the paper and from what is known of the public code: post-norm layers with GELU, padding
 masked. Torch's attention takes keys of another width by separate projections.
@@ -31,15 +31,13 @@ class OrdinaryAttention(Attention):
 
 
 def make_ordinary(model: nn.Module) -> None:
-    """Put ordinary attention and torch's dropout into a model of ours, in the place of its own."""
+    """Put ordinary attention into a model of ours, in the place of its own."""
     for module in [*model.modules()]:
         for name, child in module.named_children():
             if isinstance(child, Attention):
                 width, source_width = child.query.in_features, child.key.in_features
                 ordinary = OrdinaryAttention(width, child.heads, child.dropout, None, source_width)
                 setattr(module, name, ordinary)
-            elif isinstance(child, nn.Dropout):
-                setattr(module, name, nn.Dropout(child.p))
 
 
 class TorchLayer(nn.Module):
@@ -91,7 +89,7 @@ class TorchSseFt(nn.Module):
             if not core.has_cls:
                 front = SequenceWithCls(core, config)
                 front.layers = nn.Identity()  # type: ignore[assignment]
-                front.dropout = nn.Dropout(config.dropout)  # type: ignore[assignment]
+                front.dropout = nn.Dropout(config.dropout)
                 self.front[name] = front
                 heads = config.self_attention_heads
                 self.own[name] = nn.ModuleList(TorchLayer(core.width, core.width, heads, config) for _ in own)

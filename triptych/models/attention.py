@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triptych.models.dropout import dropped
 from triptych.models.linear import Linear
 from triptych.models.long_attention import attend_by_tiles, tiles_pay
 
@@ -253,8 +252,7 @@ class Attention(nn.Module):
     def _softmax(self, scores: Tensor, mask: Tensor | None) -> Tensor:
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        weights = scores.softmax(dim=-1)
-        return dropped(weights, self.dropout) if self.training else weights
+        return functional.dropout(scores.softmax(dim=-1), self.dropout, self.training)
 
 
 def _head_by_head(x_NHA: Tensor, weight_HAC: Tensor) -> Tensor:

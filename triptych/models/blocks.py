@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 
 from triptych.batch import Track
 from triptych.models.attention import Attention, Packing, Pairs, Short
-from triptych.models.dropout import Dropout
 from triptych.models.linear import Linear
 from triptych.models.tower import Steps
 
@@ -89,7 +88,7 @@ class TransformerLayer(nn.Module):
             Linear(config.width, config.feedforward), activation(), Linear(config.feedforward, config.width)
         )
         self.feedforward_norm = nn.LayerNorm(config.width)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x_ND: Tensor, queries_ND: Tensor, keys_MD: Tensor, values_MD: Tensor, pairs: Pairs) -> Tensor:
         """[N, D] from the query stream; for the rest see Attention."""

@@ -18,13 +18,16 @@ import torch
 from torch import Generator, Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from triptych.models.dropout import kept, scale_of
 from triptych.models.linear import product
 
 TILE = 1 << 18
 """Scores of a tile, 1 MiB of them: with 936 keys as fast as all queries at once, and without their page faults."""
 FEWEST_QUERIES = 64
 """Of a tile, however many the keys are: products of fewer rows are slow."""
+
+LEVELS = 1 << 16
+"""Dropout takes 16 bits of a random number for a weight: torch's Bernoulli numbers, one a weight, take six times as
+long there. Its rate is rounded to a multiple of 1 / LEVELS, and what is kept is scaled by that very rate."""
 
 LONG = 1 << 16
 """Scores of a clip and head from which on tiles are faster than all heads at once (200 queries and keys: as fast)."""
@@ -107,6 +110,23 @@ def _heads(q_bHtE: Tensor, lengths: Lengths) -> Iterator[tuple[Index, list[Index
         edges = [t * tile // tiles for tile in range(tiles + 1)]
         for head in range(q_bHtE.shape[1]):
             yield (clip, head, slice(s)), [(clip, head, slice(*ends)) for ends in pairwise(edges)]
+
+
+def kept(shape: torch.Size, rate: float, dtype: torch.dtype, generator: Generator) -> Tensor:
+    """1 where a weight is kept, and 0 elsewhere."""
+    numbers = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
+    parts = numbers.view(torch.int16)[: shape.numel()].view(shape)
+    # Into numbers at once: by way of booleans it takes six times as long.
+    return torch.ge(parts, _dropped_levels(rate) - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
+
+
+def scale_of(rate: float) -> float:
+    """What the weights that are kept are multiplied by."""
+    return LEVELS / (LEVELS - _dropped_levels(rate))
+
+
+def _dropped_levels(rate: float) -> int:
+    return min(round(rate * LEVELS), LEVELS - 1)
 
 
 def _weights(q_TE: Tensor, k_SE: Tensor) -> Tensor:

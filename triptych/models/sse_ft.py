@@ -38,7 +38,6 @@ from torch import Tensor, nn
 
 from triptych.models.attention import SingleQueries
 from triptych.models.blocks import Source, TransformerConfig, TransformerStack
-from triptych.models.dropout import Dropout
 from triptych.models.linear import Linear
 
 START = 0.02
@@ -98,7 +97,7 @@ class SequenceWithCls(nn.Module):
         self.cls = nn.Parameter(torch.empty(core.width))
         self.positions = nn.Parameter(torch.empty(1 + core.max_steps, core.width))
         self.norm = nn.LayerNorm(core.width)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         layers = _layers(core.width, config, config.self_attention_blocks, config.self_attention_heads)
         self.layers = TransformerStack(layers, activation=nn.GELU)
 
@@ -141,10 +140,10 @@ class SseFt(nn.Module):
             for name, core in cores.items()
         )
         self.head = nn.Sequential(
-            Dropout(config.dropout),
+            nn.Dropout(config.dropout),
             Linear(self.fused_width, self.fused_width),
             nn.Tanh(),
-            Dropout(config.dropout),
+            nn.Dropout(config.dropout),
             Linear(self.fused_width, num_outputs),
         )
         self._start()

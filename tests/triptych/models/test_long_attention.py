@@ -3,8 +3,7 @@ import torch
 
 from triptych.models import long_attention
 from triptych.models.attention import Attention, Pairs
-from triptych.models.dropout import scale_of
-from triptych.models.long_attention import attend_by_tiles
+from triptych.models.long_attention import attend_by_tiles, kept, scale_of
 
 HEADS, WIDTH = 3, 8
 
@@ -90,3 +89,26 @@ def test_attention_takes_it_for_long_clips_and_another_way_in_half_precision(rat
     monkeypatch.setattr(long_attention, "LONG", 13 * 13 + 1)
     attention(x, x, x, pairs)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_are_dropped_at_the_rate_and_the_mean_stays(rate, dtype):
+    x = kept(torch.Size((400, 1001)), rate, dtype, torch.Generator().manual_seed(0))
+    assert x.dtype == dtype
+    assert x.unique().tolist() == [0, 1]
+    assert float(x.mean()) == pytest.approx(1 - rate, abs=0.004)
+    assert float(x.mean()) * scale_of(rate) == pytest.approx(1, abs=0.03)
+
+
+def test_neighbours_are_dropped_independently_of_each_other():
+    """Four of them share a random number."""
+    x = kept(torch.Size((100_000, 4)), 0.5, torch.float64, torch.Generator().manual_seed(0)).T
+    correlations = torch.corrcoef(torch.cat([x[:, :-1], x[:, 1:]]))
+    assert torch.all((correlations - torch.eye(8)).abs() < 0.02)
+
+
+def test_what_is_kept_is_scaled_by_the_very_rate_at_which_it_is_kept():
+    for rate in (0.1, 1 / 3, 0.999999):  # none of them a multiple of 2^-16
+        assert scale_of(rate) == 65536 / (65536 - min(round(65536 * rate), 65535))
+    assert scale_of(0.25) == 4 / 3
