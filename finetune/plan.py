@@ -133,7 +133,7 @@ class Plan:
             torch.manual_seed(seed)
             head = config.head.build(encoder, tuple(self.inputs), num_outputs(protocol), rate_of(protocol))
         balanced_by = self.truth.of(part.keys["train"]) if config.balanced else None
-        frozen = freeze(encoder, config.encoder_training(init))
+        frozen = freeze(encoder, config.encoder_training(init), from_scratch=init == "random")
         return FinetuneTask(encoder, head, losses.build(config.loss, protocol, balanced_by), frozen)
 
     def train_loader(self, part: Part, seed: int, distributed: Distributed) -> TrainLoader:

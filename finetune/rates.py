@@ -46,15 +46,20 @@ class EncoderTraining:
         return self.freeze == "all" and not self.unfreeze_every
 
 
-def freeze(encoder: Encoder, training: EncoderTraining) -> list[nn.Module]:
+def freeze(encoder: Encoder, training: EncoderTraining, from_scratch: bool = False) -> list[nn.Module]:
     """Freeze in place what never trains, and return it; models of others inside the encoder are let train.
+
+    Args:
+        encoder: that is to train.
+        training: how.
+        from_scratch: whether its weights are fresh ones.
 
     Raises:
         UserError: towers or models of others are to be frozen, and the encoder has none.
     """
     if not training.is_frozen:
         for model in hub_models(encoder):
-            model.let_train()
+            model.let_train(from_scratch)
     if training.freeze == "none" or training.unfreeze_every:
         return []
     parts = _parts(encoder, training.freeze)

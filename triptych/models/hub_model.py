@@ -24,14 +24,14 @@ class HubModel(nn.Module):
         """The model."""
 
     def held(self) -> Iterable[nn.Module]:
-        """Parts of it that stay frozen even then."""
+        """Parts of it that keep their published weights even then, and always stay in evaluation mode."""
         return ()
 
-    def let_train(self) -> None:
-        """Train it with everything else from now on."""
+    def let_train(self, from_scratch: bool = False) -> None:
+        """Train it with everything else from now on; from scratch, with those weights too that are else held."""
         self.trains = True
         self.published.requires_grad_(True)
-        for part in self.held():
+        for part in () if from_scratch else self.held():
             part.requires_grad_(False)
         self.activation_checkpointing = self._checkpointing
         self.train(self.training)

@@ -175,4 +175,7 @@ def test_let_train_all_but_its_batch_norms_learn(network):
     for name, weight in tower.network.named_parameters():
         held = any(name.startswith(norm) for norm in norms)
         assert (weight.grad is None) == held, name
+    tower.let_train(from_scratch=True)
+    encoder.train().encode(clips).towers["video"].sequence.square().sum().backward()
+    assert all(weight.grad is not None for weight in tower.network.parameters())
     assert all(torch.equal(value, before[name]) for name, value in tower.network.named_buffers())

@@ -207,6 +207,10 @@ def test_let_train_all_but_its_convolutions_learn(models, kind):
     assert still == {"feature_extractor"}
     assert any(weight.grad.any() for weight in tower.model.encoder.layers[0].parameters())
 
+    tower.let_train(from_scratch=True)
+    encoder.train().encode(clips).towers["audio"].sequence.square().sum().backward()
+    assert all(weight.grad is not None for weight in tower.model.feature_extractor.parameters())
+
 
 def test_activation_checkpointing_changes_no_gradient(models):
     def gradients(checkpointing: bool) -> list:
