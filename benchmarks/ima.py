@@ -157,7 +157,7 @@ def same() -> Figures:
     setting = {**DEFAULTS, "dropout": "0"}
     ours = build("folded", setting)
     assert isinstance(ours, SseFt)
-    sources = sources_of(2, 0.1)
+    sources = sources_of(2, 0.3)  # of which the sound goes by tiles
     differences = {}
     with torch.no_grad():
         expected = ours(sources).fused
