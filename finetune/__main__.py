@@ -22,7 +22,8 @@ Cross-validation:                 split=leave_one_actor_out, or another rule of 
 Best of ten initialisations:      seeds=[0,1,2,3,4,5,6,7,8,9] best_of=10
 How many labels it takes:         label_shares=[0.05,0.2,1]
 Until valid gets no better:       trainer.patience=5
-A part of the encoder fixed:      freeze=towers, or freeze=all unfreeze_every=200; layer_decay=0.9
+A part of the encoder fixed:      freeze=hub, towers, or all with unfreeze_every=200; layer_decay=0.9
+Less memory:                      engine.precision=bf16, micro_batch=4, "engine.deepspeed={zero_stage: 2}"
 With a recogniser's words:        transcripts.asr=<folder of python -m shards transcribe>
 Another head:                     head.sse_ft={}, or mult, late_fusion, attention; finetune/heads/config.py
 Several heads or settings, one table:   python -m finetune.ablation ROWS CONFIG [a.b=c ...]
