@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from finetune import losses
 from finetune.config import FinetuneConfig
+from finetune.outcome import read_best
 from finetune.task import FinetuneTask, Labels
 from shards.attention_clips import Said, Subject, Wanted, choose, draw, find, read
 from shards.divisions import divisions, read_list
@@ -186,8 +187,7 @@ def splits_of(model: Finetuned, shard_set: ShardSet) -> dict[str, str]:
         return {}
     config = model.config
     if not config.split:
-        written = dict.fromkeys(shard.split for shard in shard_set.manifest.shards if shard.num_samples)
-        return {key: split for split in written for key in shard_set.split(split).keys}
+        return {key: split for split in shard_set.splits for key in shard_set.split(split).keys}
     found = divisions(shard_set, model.protocol, config.split, read_list(config.listed))
     kept = _kept(model.folder, "division.json")
     divided = [one for one in found if {one.name: one.facts["split SHA-256"]} == kept]
@@ -242,11 +242,13 @@ def _find_run(folder: Path) -> Path:
 def _chosen(folder: Path) -> Path:
     """The checkpoint of the step that valid chose."""
     try:
-        step = int(json.loads((folder / "best.json").read_text())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder}: valid has not chosen a step of this run yet; let it go on first") from None
+        best = read_best(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'best.json'}: is damaged ({error}); let the run go on first") from None
+    if best is None:
+        raise UserError(f"{folder}: valid has not chosen a step of this run yet; let it go on first")
     alone = Distributed(rank=0, world=1, local_rank=0, device=torch.device("cpu"), backend="gloo")
-    return Checkpoints(folder / "checkpoints", 1, alone).path(step)
+    return Checkpoints(folder / "checkpoints", 1, alone).path(best.step)
 
 
 def _stacks(task: FinetuneTask) -> dict[str, str]:

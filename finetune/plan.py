@@ -16,7 +16,7 @@ from finetune import losses
 from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Scored
 from finetune.outcome import ALL, Run
-from finetune.rates import freeze
+from finetune.rates import freeze, thaw
 from finetune.task import FinetuneTask, Labels
 from shards.divisions import Division, divisions, read_list
 from shards.encoders import Opened, open_encoder
@@ -133,7 +133,9 @@ class Plan:
             torch.manual_seed(seed)
             head = config.head.build(encoder, tuple(self.inputs), num_outputs(protocol), rate_of(protocol))
         balanced_by = self.truth.of(part.keys["train"]) if config.balanced else None
-        frozen = freeze(encoder, config.encoder_training(init), from_scratch=init == "random")
+        training = config.encoder_training(init)
+        thaw(encoder, training, from_scratch=init == "random")
+        frozen = freeze(encoder, training)
         return FinetuneTask(encoder, head, losses.build(config.loss, protocol, balanced_by), frozen)
 
     def train_loader(self, part: Part, seed: int, distributed: Distributed) -> TrainLoader:

@@ -46,20 +46,24 @@ class EncoderTraining:
         return self.freeze == "all" and not self.unfreeze_every
 
 
-def freeze(encoder: Encoder, training: EncoderTraining, from_scratch: bool = False) -> list[nn.Module]:
-    """Freeze in place what never trains, and return it; models of others inside the encoder are let train.
+def thaw(encoder: Encoder, training: EncoderTraining, *, from_scratch: bool) -> None:
+    """Let models of others inside the encoder train, which are built frozen; unless nothing of it trains.
 
     Args:
-        encoder: that is to train.
-        training: how.
+        encoder: in place.
+        training: how it is to train.
         from_scratch: whether its weights are fresh ones.
+    """
+    for model in () if training.is_frozen else hub_models(encoder):
+        model.let_train(from_scratch)
+
+
+def freeze(encoder: Encoder, training: EncoderTraining) -> list[nn.Module]:
+    """Freeze in place what never trains, and return it.
 
     Raises:
         UserError: towers or models of others are to be frozen, and the encoder has none.
     """
-    if not training.is_frozen:
-        for model in hub_models(encoder):
-            model.let_train(from_scratch)
     if training.freeze == "none" or training.unfreeze_every:
         return []
     parts = _parts(encoder, training.freeze)

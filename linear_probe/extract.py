@@ -106,12 +106,11 @@ class _Clips:
 
 
 def _clips(shard_set: ShardSet, store: FeatureCache | None) -> _Clips:
-    there = {shard.split for shard in shard_set.manifest.shards if shard.num_samples}
-    if not there:
+    if not shard_set.splits:
         raise UserError(f"{shard_set.location}: has no clip")
     keys, durations = {}, []
     for split in SPLITS:
-        if split in there:
+        if split in shard_set.splits:
             listed = [{"what": what, "split": split, "shards": shard_set.identity} for what in ("keys", "durations")]
             kept = [store.get(identity) for identity in listed] if store else []
             found = [array for array in kept if array is not None]

@@ -98,8 +98,7 @@ def find(shard_set: ShardSet, keys: Sequence[str]) -> dict[str, tuple[str, int]]
     """
     if not keys:
         raise UserError("keys: names no clip; give keys=[KEY,KEY]")
-    there = dict.fromkeys(shard.split for shard in shard_set.manifest.shards if shard.num_samples)
-    places = {key: (name, number) for name in there for number, key in enumerate(shard_set.split(name).keys)}
+    places = {key: (name, number) for name in shard_set.splits for number, key in enumerate(shard_set.split(name).keys)}
     for key in keys:
         if key not in places:
             like = [*get_close_matches(key, places, n=1), next(iter(places))][0]

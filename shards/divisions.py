@@ -105,10 +105,9 @@ def cross_validation_sha256(divided: Sequence[Division]) -> str:
 
 def _shown(shard_set: ShardSet) -> dict[str, list[_Shown]]:
     """Split -> its clips as a rule may see them."""
-    there = {shard.split for shard in shard_set.manifest.shards if shard.num_samples}
     clips: dict[str, list[_Shown]] = {}
     quiet = not Console().is_terminal
-    for name in (name for name in SPLITS if name in there):
+    for name in (name for name in SPLITS if name in shard_set.splits):
         split = shard_set.split(name)
         records = map(split.record, range(len(split)))
         clips[name] = [

@@ -216,6 +216,11 @@ class ShardSet:
             "shards_sha256": hashlib.sha256(shards.encode()).hexdigest(),
         }
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the written splits that have clips."""
+        return tuple(dict.fromkeys(shard.split for shard in self.manifest.shards if shard.num_samples))
+
     def split(self, name: str) -> "Split":
         """One split's samples.
 
@@ -239,9 +244,8 @@ class ShardSet:
         """
         from shards.selection import select  # which is made of this module's splits
 
-        there = dict.fromkeys(shard.split for shard in self.manifest.shards if shard.num_samples)
         other = copy.copy(self)
-        other._splits = dict(select([self.split(name) for name in there], keys))
+        other._splits = dict(select([self.split(name) for name in self.splits], keys))
         return other
 
     def vocabulary(self) -> Vocabulary:

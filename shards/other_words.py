@@ -98,8 +98,9 @@ def read_transcript(shard_set: ShardSet, location: str, keys: Collection[str]) -
         UserError: as of `attach`; or the files do not know some of the clips, but for those that `python -m shards
             transcribe` says it could not hear.
     """
-    there = {shard.split for shard in shard_set.manifest.shards if shard.num_samples}
-    clips = [RawClip(key=key, speaker="", duration_s=1.0) for name in there for key in shard_set.split(name).keys]
+    clips = [
+        RawClip(key=key, speaker="", duration_s=1.0) for name in shard_set.splits for key in shard_set.split(name).keys
+    ]
     said = attach(clips, [location], Path(shard_set.location), allow_unknown=True)
     words = {clip.key: clip.words for clip in said if clip.key in keys}
     is_ours = Path(location).is_dir() and recognised.settings_of_chunks(Path(location))
@@ -125,10 +126,9 @@ def _differing(own: ClipRecord, other: ClipRecord, labels: Collection[str], as_w
 
 def _records(shard_set: ShardSet, keys: Collection[str]) -> Iterator[ClipRecord]:
     """Of all `keys`, in the order of the shards."""
-    there = {shard.split for shard in shard_set.manifest.shards if shard.num_samples}
     missing = set(keys)
     places = []
-    for split in (shard_set.split(name) for name in SPLITS if name in there):
+    for split in (shard_set.split(name) for name in SPLITS if name in shard_set.splits):
         places += [(split, sample_id) for sample_id, key in enumerate(split.keys) if key in missing]
         missing.difference_update(split.keys)
     if missing:

@@ -164,7 +164,7 @@ def _read(side: str, column: str, corpus: Sequence[str]) -> Side:
 def _of_shards(location: str) -> Side:
     shard_set, side = ShardSet(location), Side()
     quiet = not Console(stderr=True).is_terminal
-    for name in dict.fromkeys(shard.split for shard in shard_set.manifest.shards if shard.num_samples):
+    for name in shard_set.splits:
         split = shard_set.split(name)
         for sample_id in track(range(len(split)), f"reading {name}", disable=quiet, transient=True):
             record = split.record(sample_id)

@@ -108,9 +108,8 @@ def _names(shard_set: ShardSet, splits: tuple[str, ...], with_keys: bool) -> set
 
 
 def _records(shard_set: ShardSet, splits: tuple[str, ...]) -> Iterator[ClipRecord]:
-    there = {shard.split for shard in shard_set.manifest.shards if shard.num_samples}
     for name in splits:
-        if name in there:
+        if name in shard_set.splits:
             split = shard_set.split(name)
             for sample_id in range(len(split)):
                 yield split.record(sample_id)

@@ -92,11 +92,10 @@ class Truth:
     @cached_property
     def _ids(self) -> dict[str, dict[str, int]]:
         """Split -> key -> sample id."""
-        there = {shard.split for shard in self._shard_set.manifest.shards if shard.num_samples}
         return {
             name: {key: sample_id for sample_id, key in enumerate(self._shard_set.split(name).keys)}
             for name in SPLITS
-            if name in there
+            if name in self._shard_set.splits
         }
 
     def _value(self, record: ClipRecord) -> Any:

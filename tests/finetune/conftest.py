@@ -3,6 +3,10 @@
 import hashlib
 import io
 import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +52,11 @@ def _record(number: int, split: str) -> Any:
 @pytest.fixture(scope="session")
 def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`shards` of 32 clips of a second with words and sound, of 16 speakers; and an `encoder` of both, untrained."""
-    import torch
-
     from shards.features.config import AudioFeature, FeaturesConfig, build
     from shards.features.lfbe import LfbeConfig
-    from shards.features.words import WORDS
     from shards.record import SPLITS, Manifest
     from shards.tar import ShardWriter
     from shards.words import Vocabulary
-    from triptych.models import load
-    from triptych.models.blocks import TransformerConfig
-    from triptych.models.cross_modal import CrossModalConfig
 
     root = tmp_path_factory.mktemp("moods")
     (root / "shards").mkdir()
@@ -102,12 +100,29 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
         durations_sha256={split: hashlib.sha256(content).hexdigest() for split, content in durations.items()},
     )
     (root / "shards" / "manifest.json").write_text(json.dumps(manifest.to_json()))
-    tiny = TransformerConfig(width=8, layers=2, heads=2)
-    system = load.SystemConfig(cross_modal=CrossModalConfig(modalities=("text", "audio"), transformer=tiny))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        load.save_encoder(load.build(system, {"text": WORDS, "audio": spec}, words.words), root / "encoder")
+    _save_encoder(root / "encoder", spec, words.words)
     return root
+
+
+@pytest.fixture
+def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """`with stopped_at(3):` a training is asked to stop, as by a scheduler, at step 3."""
+    from triptych.engine import Engine
+
+    @contextmanager
+    def at(stop: int) -> Iterator[None]:
+        train_step = Engine.train_step
+
+        def stopped(self, micro_batches, step, *rest):
+            if step == stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return train_step(self, micro_batches, step, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "train_step", stopped)
+            yield
+
+    return at
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +155,21 @@ def over_roberta(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder = load.build(load.SystemConfig(pairwise=towers), inputs, words, SavedModels(text=tiny))
     load.save_encoder(encoder, folder / "encoder")
     return folder / "encoder"
+
+
+def _save_encoder(folder: Path, audio: Any, words: tuple[str, ...]) -> None:
+    import torch
+
+    from shards.features.words import WORDS
+    from triptych.models import load
+    from triptych.models.blocks import TransformerConfig
+    from triptych.models.cross_modal import CrossModalConfig
+
+    tiny = TransformerConfig(width=8, layers=2, heads=2)
+    system = load.SystemConfig(cross_modal=CrossModalConfig(modalities=("text", "audio"), transformer=tiny))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        load.save_encoder(load.build(system, {"text": WORDS, "audio": audio}, words), folder)
 
 
 def _npy(values: np.ndarray) -> bytes:

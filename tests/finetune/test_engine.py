@@ -1,9 +1,7 @@
 """The command in fp16 and under DeepSpeed."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from finetune.engine import EngineConfig
 from finetune.train import run
 from triptych import config as configs
 from triptych.config import UserError
-from triptych.engine import Engine
 from triptych.engine_deepspeed import ZeroConfig
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
@@ -54,18 +51,10 @@ def assert_same(one: Path, other: Path) -> None:
     assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
 
 
-def test_fp16_learns_and_goes_on_where_it_was_interrupted(moods: Path, tmp_path: Path, monkeypatch):
+def test_fp16_learns_and_goes_on_where_it_was_interrupted(moods: Path, tmp_path: Path, stopped_at):
     half = EngineConfig(precision="fp16")
     assert run(config(moods, tmp_path / "whole", engine=half)) == 0
-    train_step = Engine.train_step
-
-    def stopped_at_three(self, micro_batches, step, *rest):
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would
-        return train_step(self, micro_batches, step, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "train_step", stopped_at_three)
+    with stopped_at(3):
         assert run(config(moods, tmp_path / "cut", engine=half)) == 75
     assert run(config(moods, tmp_path / "cut", engine=half)) == 0
     assert_same(tmp_path / "whole", tmp_path / "cut")

@@ -1,8 +1,6 @@
 """A model that others published, inside of the encoder that is fine-tuned."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from finetune.plan import make_plan
 from finetune.rates import rates_of
 from finetune.train import run
 from triptych.config import UserError
-from triptych.engine import Engine
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
 
@@ -57,17 +54,9 @@ def test_it_trains_with_the_rest_unless_it_is_frozen(moods: Path, over_roberta: 
     assert rest == whole - names != set()
 
 
-def test_it_goes_on_where_it_was_interrupted(moods: Path, over_roberta: Path, tmp_path: Path, monkeypatch):
-    train_step = Engine.train_step
-
-    def stopped_at_two(self, micro_batches, step, *rest):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would
-        return train_step(self, micro_batches, step, *rest)
-
+def test_it_goes_on_where_it_was_interrupted(moods: Path, over_roberta: Path, tmp_path: Path, stopped_at):
     assert run(config(over_roberta, moods, tmp_path / "whole")) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "train_step", stopped_at_two)
+    with stopped_at(2):
         assert run(config(over_roberta, moods, tmp_path / "cut")) == 75
     assert run(config(over_roberta, moods, tmp_path / "cut")) == 0
     for file in ("predictions.csv", "runs/pretrained-seed-0/encoder/model.safetensors"):

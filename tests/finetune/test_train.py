@@ -1,8 +1,6 @@
 """The command from shards to the report, with a tiny encoder."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from finetune.heads.linear import LinearConfig
 from finetune.plan import make_plan
 from finetune.train import run
 from triptych.config import UserError
-from triptych.engine import Engine
 from triptych.models.load import load
 from triptych.optim import OptimizerConfig
 from triptych.trainer import TrainerConfig
@@ -77,17 +74,9 @@ def test_an_encoder_without_fusion_trains(tones: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_an_interrupted_command_ends_as_if_it_had_not_been(tones: Path, tmp_path: Path, monkeypatch):
+def test_an_interrupted_command_ends_as_if_it_had_not_been(tones: Path, tmp_path: Path, stopped_at):
     run(config(tones, tmp_path / "whole", seeds=[0, 1]))
-    train_step = Engine.train_step
-
-    def stopped_at_seven(self, micro_batches, step, *rest):
-        if step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would
-        return train_step(self, micro_batches, step, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "train_step", stopped_at_seven)
+    with stopped_at(7):
         assert run(config(tones, tmp_path / "cut", seeds=[0, 1])) == 75
     assert run(config(tones, tmp_path / "cut", seeds=[0, 1])) == 0
     for seed in (0, 1):

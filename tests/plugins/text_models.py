@@ -1,9 +1,12 @@
-"""Tiny text encoders, made here and saved as published ones are."""
+"""Tiny text encoders, made here and saved as published ones are; and what several of their tests build and compare."""
 
 from pathlib import Path
 
 import pytest
 import torch
+
+from triptych.batch import Track
+from triptych.modalities import FeatureSpec
 
 SPECIALS = {
     "bert": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
@@ -76,3 +79,71 @@ def text_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     roberta = RobertaConfig(max_position_embeddings=18, pad_token_id=1, type_vocab_size=1, **sizes)
     save(root / "roberta", roberta, "roberta")
     return root
+
+
+WORDS = ("happy", "sad", "unhappy", "zoo", "a")
+SPECS = {
+    "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64"),
+    "audio": FeatureSpec(
+        name="lfbe", modality="audio", version=1, rate_hz=20.0, shape=(8,), dtype="float16", support_s=(0.0, 0.065)
+    ),
+}
+
+
+def make(folder, **settings):
+    """With the published weights."""
+    from triptych.models.text_encoder import TextEncoder, TextEncoderConfig
+
+    torch.manual_seed(1)
+    encoder = TextEncoder(TextEncoderConfig(model=str(folder), **settings), WORDS)
+    encoder.start_weights()
+    return encoder.eval()
+
+
+def track(*clips, hidden=()):
+    """Clips of words, padded to the longest; "?" is outside the vocabulary, `hidden` are (clip, word)."""
+    longest = max(map(len, clips))
+    ids = torch.zeros(len(clips), longest, dtype=torch.int64)
+    mask, hide = torch.zeros(2, len(clips), longest, dtype=torch.bool)
+    for clip, words in enumerate(clips):
+        mask[clip, : len(words)] = True
+        ids[clip, : len(words)] = torch.tensor([WORDS.index(w) + 1 if w in WORDS else 0 for w in words])
+    for place in hidden:
+        hide[place] = True
+    return Track(values=ids, mask=mask, times=torch.zeros(*ids.shape, 2), hidden=hide if hidden else None)
+
+
+def by_hand(folder, words, layer=-1, cls=False):
+    """[T, W]: transformers' own tokenizer and model on the sentence, averaged over each word; the state of the piece in
+    front of them with `cls`, [1 + T, W]."""
+    from transformers import AutoModel, AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(folder)(" " + " ".join(words), return_tensors="pt")
+    model = AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        states = model(**read, output_hidden_states=True).hidden_states[layer][0]
+    at = [-1 if word is None else word for word in read.word_ids()]
+    assert at[0] == -1
+    own = [states[:1]] if cls else []
+    return torch.cat(
+        [*own, *(states[torch.tensor(at) == word].mean(dim=0, keepdim=True) for word in range(len(words)))]
+    )
+
+
+def encoder_of(folder, **settings):
+    """A cross-modal transformer whose words are read by it."""
+    from triptych.models import load
+    from triptych.models.blocks import TransformerConfig
+    from triptych.models.cross_modal import CrossModalConfig
+    from triptych.models.text_encoder import TextEncoderConfig
+    from triptych.models.towers import InputConfig
+
+    torch.manual_seed(2)
+    config = CrossModalConfig(
+        modalities=("text", "audio"),
+        transformer=TransformerConfig(width=16, layers=1, heads=2, feedforward=32, dropout=0.0),
+        input=InputConfig(text_encoder=TextEncoderConfig(model=str(folder), **settings)),
+    )
+    encoder = load.build(load.SystemConfig(cross_modal=config), SPECS, WORDS)
+    encoder.start()
+    return encoder

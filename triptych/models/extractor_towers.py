@@ -136,7 +136,7 @@ class FabNetTower(Tower):
         if hidden is not None:
             frames = frames.masked_fill(hidden.view(-1, *[1] * (frames.dim() - 1)), 0)
         parts = [self._vectors(some, layers is not None) for some in frames.split(FRAMES_AT_ONCE)]
-        kept = [_placed(torch.cat(rows), track.mask) for rows in zip(*parts, strict=True)]
+        kept = [Steps.of_real(torch.cat(rows), track.mask) for rows in zip(*parts, strict=True)]
         if layers is not None:
             layers += kept
         sequence = kept[-1].sequence
@@ -150,10 +150,3 @@ class FabNetTower(Tower):
         nothing, one = frames.new_zeros(1, dtype=dtype), frames.new_ones(1, dtype=dtype)  # no mean, no deviation
         vectors = self.network(standardised(frames.to(dtype), fab_net.SIDE, nothing, one), blocks if every else None)
         return blocks if every else [vectors]
-
-
-def _placed(rows_NC: Tensor, mask_BT: Tensor) -> Steps:
-    """[N, C] of the real frames -> [B, T, C]."""
-    sequence = rows_NC.new_zeros(*mask_BT.shape, rows_NC.shape[-1])
-    sequence[mask_BT] = rows_NC
-    return Steps(sequence, mask_BT)

@@ -121,7 +121,7 @@ class ImageTower(HubModel, Tower):
                 self._vectors(*some, layers is not None)
                 for some in zip(frames.split(FRAMES_AT_ONCE), hidden.split(FRAMES_AT_ONCE), strict=True)
             ]
-        kept = [_placed(torch.cat(rows), track.mask) for rows in zip(*parts, strict=True)]
+        kept = [Steps.of_real(torch.cat(rows), track.mask) for rows in zip(*parts, strict=True)]
         if layers is not None:
             layers += kept
         pooled = self.output(mean_pool(kept[-1].sequence, track.mask)) * track.present[:, None]
@@ -157,13 +157,6 @@ def _mean(x: Tensor) -> Tensor:
     if x.dim() == 4:
         return x.mean(dim=(2, 3) if x.shape[2] == x.shape[3] else (1, 2))
     return x.mean(dim=1) if x.dim() == 3 else x
-
-
-def _placed(rows: Tensor, mask: Tensor) -> Steps:
-    """[M, D] of the real frames -> [B, T, D]."""
-    sequence = rows.new_zeros(*mask.shape, rows.shape[-1])
-    sequence[mask] = rows[: int(mask.sum())]
-    return Steps(sequence, mask)
 
 
 def _blocks(network: nn.Module, config: ImageModelConfig) -> Iterator[nn.Module]:

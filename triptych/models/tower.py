@@ -25,6 +25,13 @@ class Steps:
         """With zeros where nothing is real, whatever x has there."""
         return cls(x_BTD.masked_fill(~mask_BT[..., None], 0.0), mask_BT)
 
+    @classmethod
+    def of_real(cls, rows_ND: Tensor, mask_BT: Tensor) -> "Steps":
+        """Of the real steps alone, clip after clip; rows behind the last of them are nobody's."""
+        sequence_BTD = rows_ND.new_zeros(*mask_BT.shape, rows_ND.shape[-1])
+        sequence_BTD[mask_BT] = rows_ND[: int(mask_BT.sum())]
+        return cls(sequence_BTD, mask_BT)
+
 
 def timed(mask_BT: Tensor, has_cls: bool) -> Tensor:
     """[B, T] bool: the real steps that belong to a time, which are all but a CLS."""
