@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from triptych import engine_deepspeed
 from triptych.distributed import Distributed
-from triptych.engine import Engine
-from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine import Arithmetic, Engine
+from triptych.engine_accelerate import AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, ZeroConfig
 from triptych.optim import OptimizerConfig, Rate
 from triptych.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig(AccelerateConfig):
+class EngineConfig(Arithmetic):
     """How the arithmetic of fine-tuning is done, and by what."""
 
     deepspeed: ZeroConfig | None = None

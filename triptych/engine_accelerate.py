@@ -3,28 +3,16 @@
 import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from triptych.distributed import Distributed
-from triptych.engine import Engine
+from triptych.engine import Arithmetic, Engine
 from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
 from triptych.step_loss import StepLoss
 from triptych.task import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccelerateConfig:
-    """How the arithmetic of fine-tuning is done."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
-    out steps whose gradient overflows all the same."""
-    clip_norm: float = 1.0
-    """Largest L2 norm of the gradient; 0 is no clipping."""
 
 
 class AccelerateEngine(Engine):
@@ -34,7 +22,7 @@ class AccelerateEngine(Engine):
         self,
         task: Task,
         distributed: Distributed,
-        config: AccelerateConfig,
+        config: Arithmetic,
         *,
         optimizer: OptimizerConfig,
         max_steps: int,

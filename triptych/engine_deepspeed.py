@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from triptych.config import UserError
 from triptych.distributed import Distributed
-from triptych.engine import Engine
+from triptych.engine import Arithmetic, Engine
 from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
 from triptych.step_loss import StepLoss
 from triptych.task import Task
@@ -36,14 +36,8 @@ class ZeroConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig(ZeroConfig):
-    """How the arithmetic of pretraining is done; no field changes what is learnt, but for rounding."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
-    out steps whose gradient overflows all the same."""
-    clip_norm: float = 1.0
-    """Largest L2 norm of the gradient; 0 is no clipping."""
+class EngineConfig(ZeroConfig, Arithmetic):
+    """How a training under DeepSpeed computes, and where its memory is."""
 
 
 class DeepSpeedEngine(Engine):

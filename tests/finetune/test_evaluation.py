@@ -13,7 +13,8 @@ from finetune.task import FinetuneTask
 from triptych import distributed, evaluation
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.config import UserError
-from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine import Arithmetic
+from triptych.engine_accelerate import AccelerateEngine
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.optim import OptimizerConfig
@@ -42,7 +43,7 @@ def engine():
     head = LinearConfig(dropout=0.5).build(encoder, ("audio",), 2, None)
     task = FinetuneTask(encoder, head, losses.build("", PROTOCOL, None))
     settings = {"optimizer": OptimizerConfig(), "max_steps": 1, "seed": 0}
-    return AccelerateEngine(task, distributed.init("cpu"), AccelerateConfig(), **settings)
+    return AccelerateEngine(task, distributed.init("cpu"), Arithmetic(), **settings)
 
 
 def loader(*classes):

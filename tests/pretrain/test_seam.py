@@ -11,7 +11,8 @@ from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import Objective, ObjectiveConfig, PretrainTask
 from triptych import distributed
 from triptych.batch import fake_batch
-from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine import Arithmetic
+from triptych.engine_accelerate import AccelerateEngine
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
@@ -81,7 +82,7 @@ def engine(monkeypatch):
         monkeypatch.delenv(name)
     dist = distributed.init("cpu")
     optimizer = OptimizerConfig(lr=0.01)
-    yield AccelerateEngine(make_task(), dist, AccelerateConfig(), optimizer=optimizer, max_steps=40, seed=0)
+    yield AccelerateEngine(make_task(), dist, Arithmetic(), optimizer=optimizer, max_steps=40, seed=0)
     dist.shutdown()
     AcceleratorState._reset_state(reset_partial_state=True)
     PartialState._reset_state()

@@ -11,6 +11,7 @@ import pytest
 from shards.features.config import AudioFeature, FeaturesConfig
 from shards.features.lfbe import LfbeConfig
 from shards.index import ShardSet
+from shards.other_words import num_word_errors
 from shards.read import StreamConfig, TrainLoader
 from shards.record import Word
 from shards.word_errors import WordErrors, WordErrorsConfig
@@ -34,17 +35,6 @@ def corpus() -> dict[str, list[Word]]:
     return clips
 
 
-def edits(true: Sequence[str], heard: Sequence[str]) -> int:
-    """Levenshtein's distance in words."""
-    before = list(range(len(heard) + 1))
-    for row, word in enumerate(true, start=1):
-        now = [row]
-        for column, other in enumerate(heard, start=1):
-            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (word != other)))
-        before = now
-    return before[-1]
-
-
 def texts(words: Sequence[Word]) -> list[str]:
     return [word.text for word in words]
 
@@ -52,7 +42,7 @@ def texts(words: Sequence[Word]) -> list[str]:
 @pytest.mark.parametrize("rate", [0.15, 0.3])
 def test_the_word_error_rate_of_a_corpus_is_the_one_asked(rate: float) -> None:
     clips, errors = corpus(), WordErrors(WordErrorsConfig(rate=rate), COUNTS)
-    wrong = sum(edits(texts(words), texts(errors(words, key))) for key, words in clips.items())
+    wrong = sum(num_word_errors(texts(words), texts(errors(words, key))) for key, words in clips.items())
     num_words = sum(map(len, clips.values()))
     assert wrong / num_words == pytest.approx(rate, abs=0.012)  # 4 standard errors of 15,000 words are 0.012 to 0.015
 

@@ -14,8 +14,8 @@ from torch import nn
 from triptych import distributed
 from triptych.batch import Batch, Track
 from triptych.config import UserError
-from triptych.engine import Engine
-from triptych.engine_accelerate import AccelerateConfig, AccelerateEngine
+from triptych.engine import Arithmetic, Engine
+from triptych.engine_accelerate import AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
 from triptych.evaluate import LossEvaluator
 from triptych.optim import OptimizerConfig, Rate, ScheduleConfig
@@ -174,7 +174,7 @@ def build_engine(
     common = {"optimizer": OPTIMIZERS[optimizer], "max_steps": max_steps, "seed": 3, "rates": rates}
     task = task(dropout, skips=kind not in (2, 3))
     if kind == "accelerate":
-        return AccelerateEngine(task, dist, AccelerateConfig(precision=precision), **common)
+        return AccelerateEngine(task, dist, Arithmetic(precision=precision), **common)
     config = EngineConfig(zero_stage=kind, precision=precision)
     return DeepSpeedEngine(task, dist, config, num_micro_batches=num_micro_batches, **common)
 
