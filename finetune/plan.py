@@ -18,7 +18,7 @@ from finetune.evaluation import Scored
 from finetune.outcome import ALL, Run
 from finetune.rates import freeze, thaw
 from finetune.task import FinetuneTask, Labels
-from shards.divisions import Division, divisions, read_list
+from shards.divisions import Division, divisions, read_list, rule_name
 from shards.encoders import Opened, open_encoder
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
@@ -215,14 +215,13 @@ def make_plan(config: FinetuneConfig) -> Plan:
             "init=[frozen]. To train the encoder too, give the one that they were computed with, and its shards"
         )
     inputs = _inputs(config, opened.encoder)
-    name, _, number = config.split.partition("/")
     divided = divisions(shard_set, protocol, config.split, read_list(config.listed))
     plan = Plan(
         config=config,
         protocol=protocol,
         shard_set=shard_set,
         divisions=divided,
-        rule="/".join(filter(None, (protocol.split(name).name if name else "", number))),
+        rule=rule_name(protocol, config.split),
         truth=Truth(shard_set, protocol),
         opened=opened,
         inputs=inputs,

@@ -14,7 +14,7 @@ from linear_probe.extract import extract
 from linear_probe.rows import Row, encoder_views, subsets
 from linear_probe.sources import EncoderSource
 from linear_probe.study import Study
-from shards.divisions import Division, divisions, read_list
+from shards.divisions import Division, divisions, read_list, rule_name
 from shards.encoders import Opened, open_encoder
 from shards.index import ShardSet
 from shards.pretrained_on import compare
@@ -112,7 +112,7 @@ def make_plan(config: ProbeConfig, scored: ScoredConfig) -> Plan:
         protocol=protocol,
         shard_set=shard_set,
         divisions=parts,
-        rule=_rule(protocol, scored.split),
+        rule=rule_name(protocol, scored.split),
         rows=list(table.values()),
         encoder_rows=encoder_rows,
         pairs=[
@@ -148,11 +148,6 @@ class _Asked:
         for baseline in self.baselines:
             found |= baseline.sources
         return found
-
-
-def _rule(protocol: Protocol, split: str) -> str:
-    name, _, number = split.partition("/")
-    return "/".join(filter(None, (protocol.split(name).name if name else "", number)))
 
 
 def _facts(

@@ -84,6 +84,16 @@ def divisions(
     return [_of_fold(fold.assign(clips), rule, clips, facts) for fold in whole]
 
 
+def rule_name(protocol: Protocol, split: str) -> str:
+    """Name of a rule with the number of its fold, as `RULE/3`; empty of a set divided as it was written.
+
+    Raises:
+        UserError: the protocol has no such rule.
+    """
+    name, _, number = split.partition("/")
+    return "/".join(filter(None, (protocol.split(name).name if name else "", number)))
+
+
 def read_list(file: str) -> list[str] | None:
     """Keys of a file, one a line; None where no file is given.
 
