@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from triptych import engine_deepspeed
 from triptych.distributed import Distributed
-from triptych.engine import Arithmetic, Engine
+from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, ZeroConfig
 from triptych.optim import OptimizerConfig, Rate
+from triptych.step_loss import Arithmetic
 from triptych.task import Task
 
 

@@ -10,7 +10,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +48,6 @@ class StepResult:
     """Of the global batch."""
     stop: bool
     """Whether any rank was asked to stop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arithmetic:
-    """How the arithmetic of a training is done; no field changes what is learnt, but for rounding."""
-
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
-    out steps whose gradient overflows all the same."""
-    clip_norm: float = 1.0
-    """Largest L2 norm of the gradient; 0 is no clipping."""
 
 
 class Engine(ABC):

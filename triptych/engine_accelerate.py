@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from triptych.distributed import Distributed
-from triptych.engine import Arithmetic, Engine
+from triptych.engine import Engine
 from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
-from triptych.step_loss import StepLoss
+from triptych.step_loss import Arithmetic, StepLoss
 from triptych.task import Task
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from triptych.config import UserError
 from triptych.distributed import Distributed
-from triptych.engine import Arithmetic, Engine
+from triptych.engine import Engine
 from triptych.optim import OptimizerConfig, Rate, build, by_id, set_rates
-from triptych.step_loss import StepLoss
+from triptych.step_loss import Arithmetic, StepLoss
 from triptych.task import Task
 
 BUCKET_ELEMENTS = 50_000_000

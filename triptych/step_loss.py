@@ -1,7 +1,8 @@
 """The module that DeepSpeed or DistributedDataParallel wraps around a task."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,17 @@ from triptych.tally import Record
 from triptych.task import Output, Task, Total
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """How the arithmetic of a training is done; no field changes what is learnt, but for rounding."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves
+    out steps whose gradient overflows all the same."""
+    clip_norm: float = 1.0
+    """Largest L2 norm of the gradient; 0 is no clipping."""
 
 
 class StepLoss(nn.Module):

@@ -13,12 +13,12 @@ from finetune.task import FinetuneTask
 from triptych import distributed, evaluation
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.config import UserError
-from triptych.engine import Arithmetic
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.optim import OptimizerConfig
 from triptych.protocols import registry
+from triptych.step_loss import Arithmetic
 
 SPECS = {"audio": FeatureSpec(name="b", modality="audio", version=1, rate_hz=10, shape=(3,), dtype="float32")}
 PROTOCOL = registry.find("synthetic", ("happy", "sad"))

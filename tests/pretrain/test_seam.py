@@ -11,13 +11,13 @@ from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import Objective, ObjectiveConfig, PretrainTask
 from triptych import distributed
 from triptych.batch import fake_batch
-from triptych.engine import Arithmetic
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.load import SystemConfig, build
 from triptych.optim import OptimizerConfig
+from triptych.step_loss import Arithmetic
 from triptych.task import Total
 
 WORDS = tuple(f"w{i}" for i in range(20))
