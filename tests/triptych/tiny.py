@@ -14,12 +14,13 @@ from torch import nn
 from triptych import distributed
 from triptych.batch import Batch, Track
 from triptych.config import UserError
-from triptych.engine import Arithmetic, Engine
+from triptych.engine import Engine
 from triptych.engine_accelerate import AccelerateEngine
 from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
 from triptych.evaluate import LossEvaluator
 from triptych.optim import OptimizerConfig, Rate, ScheduleConfig
 from triptych.run import RunFolder
+from triptych.step_loss import Arithmetic
 from triptych.task import Embeddings, Output, Task, Total
 from triptych.trainer import Trainer, TrainerConfig
 
