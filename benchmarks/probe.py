@@ -33,7 +33,6 @@ from linear_probe.rows import features
 from linear_probe.study import Learnt, Study
 from shards.features.recover import features_of
 from shards.read import EvalLoader
-from shards.words import Vocabulary
 from triptych import conventions
 from triptych.config import run_command
 
@@ -77,7 +76,7 @@ def encode_train(settings: ProbeConfig) -> None:
     loader = EvalLoader(
         plan.shard_set,
         features_of(source.inputs),
-        vocabulary=Vocabulary(source.words) if "text" in source.inputs else None,
+        vocabulary=source.vocabulary,
         batch_size=settings.micro_batch,
         rank=0,
         world=1,

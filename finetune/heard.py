@@ -26,15 +26,13 @@ class Heard:
     @cached_property
     def numbers(self) -> dict[str, dict[str, Any]]:
         """Transcript -> its facts, as results.json has them; a share of nothing is None."""
-        vocabulary = Vocabulary(self.plan.opened.encoder.words)
         return {
             name: {
                 "word_error_rate": self.differences[name].rate,
                 "word_errors": self.differences[name].num_errors,
                 "own_words": self.differences[name].num_words,
                 "clips_without_words": self.differences[name].num_silent,
-                "known_share": known_share(words, vocabulary, self.keys),
-                "known_share_of_own": known_share(self._own, vocabulary, self.keys),
+                **self._known(words),
                 "words_sha256": words.sha256,
             }
             for name, words in self.plan.transcripts.items()
@@ -44,6 +42,14 @@ class Heard:
     def note(self) -> str:
         """The numbers in words."""
         return " ".join(_told(name, facts) for name, facts in self.numbers.items())
+
+    def _known(self, words: OtherWords) -> dict[str, float | None]:
+        """Nothing of an encoder that reads pieces: there is no word without."""
+        vocabulary = self.plan.vocabulary
+        if not isinstance(vocabulary, Vocabulary):
+            return {}
+        said = {"known_share": words, "known_share_of_own": self._own}
+        return {name: known_share(one, vocabulary, self.keys) for name, one in said.items()}
 
     @cached_property
     def _own(self) -> OtherWords:
@@ -55,6 +61,8 @@ def _told(name: str, facts: Mapping[str, Any]) -> str:
     said = f"{name}: word error rate {rate}, {facts['word_errors']:,} errors in {facts['own_words']:,} words"
     if facts["clips_without_words"]:
         said += f", clips with none left: {facts['clips_without_words']:,}"
+    if "known_share" not in facts:
+        return f"{said}."
     known = _percent(facts["known_share"]), _percent(facts["known_share_of_own"])
     return f"{said}; the encoder knows {known[0]} of these words and {known[1]} of the clips' own."
 

@@ -19,7 +19,7 @@ from finetune.outcome import ALL, Run
 from finetune.rates import freeze, thaw
 from finetune.task import FinetuneTask, Labels
 from shards.divisions import Division, divisions, read_list, rule_name
-from shards.encoders import Opened, open_encoder
+from shards.encoders import Opened, open_encoder, vocabulary_of
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
 from shards.index import ShardSet
@@ -29,7 +29,7 @@ from shards.pretrained_on import compare
 from shards.read import EvalLoader, StreamConfig, TrainLoader
 from shards.suits import check_suits
 from shards.truth import Truth, share_of
-from shards.words import Vocabulary
+from shards.words import AnyVocabulary
 from triptych.answers import num_outputs, rate_of
 from triptych.config import UserError, nearest
 from triptych.distributed import Distributed, read_launch
@@ -151,7 +151,7 @@ class Plan:
         return TrainLoader(
             part.shards,
             stream,
-            vocabulary=self._vocabulary,
+            vocabulary=self.vocabulary,
             seed=seed,
             rank=distributed.rank,
             world=distributed.world,
@@ -167,7 +167,7 @@ class Plan:
         return EvalLoader(
             part.shards,
             features_of(self.inputs),
-            vocabulary=self._vocabulary,
+            vocabulary=self.vocabulary,
             batch_size=self.config.micro_batch,
             rank=distributed.rank,
             world=distributed.world,
@@ -179,8 +179,9 @@ class Plan:
         )
 
     @property
-    def _vocabulary(self) -> Vocabulary | None:
-        return Vocabulary(self.opened.encoder.words) if reads_words(self.inputs) else None
+    def vocabulary(self) -> AnyVocabulary | None:
+        """What gives words, or their pieces, their ids; None where no text is read."""
+        return vocabulary_of(self.opened.encoder, self.inputs)
 
     def _part(self, division: Division, share: float) -> Part:
         keys = dict(division.keys)

@@ -11,6 +11,11 @@ from linear_probe.config import BaselinesConfig
 from linear_probe.rows import Row, View
 from linear_probe.sources import EncoderSource, InputMeans
 from shards.encoders import Opened
+from shards.features.words import WORDS
+from shards.index import ShardSet
+from shards.words import Vocabulary
+from triptych.modalities import reads_words
+from triptych.models.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +42,13 @@ class Baselines:
         config: which ones.
         rate_hz: of a series; None of clips.
         device: of the untrained encoders.
+        shard_set: that is read.
     """
 
-    def __init__(self, config: BaselinesConfig, rate_hz: float | None, device: torch.device) -> None:
-        self._config, self._rate_hz, self._device = config, rate_hz, device
+    def __init__(
+        self, config: BaselinesConfig, rate_hz: float | None, device: torch.device, shard_set: ShardSet
+    ) -> None:
+        self._config, self._rate_hz, self._device, self._shard_set = config, rate_hz, device, shard_set
         self._known: dict[str, dict[str, str]] = {"inputs": {}, "untrained": {}}
 
     def beside(self, name: str, opened: Opened, shown: Collection[str]) -> list[Baseline]:
@@ -52,11 +60,7 @@ class Baselines:
             shown: modalities of its rows.
         """
         found = []
-        encoder = opened.encoder
-        inputs = InputMeans(
-            {modality: spec for modality, spec in encoder.inputs.items() if modality in shown},
-            encoder.words if "text" in shown else (),
-        )
+        inputs = self._inputs(opened.encoder, shown)
         mark = self._mark("inputs", json.dumps(inputs.identity(), sort_keys=True), name)
         for system, wanted in (
             ("input means", self._config.input_means),
@@ -76,6 +80,14 @@ class Baselines:
             }
             found.append(Baseline(system=f"untrained{mark}", sources=fresh, views=lambda row: row.views, compared=True))
         return found
+
+    def _inputs(self, encoder: Encoder, shown: Collection[str]) -> InputMeans:
+        """With the encoder's words; those of the clips beside one that reads pieces."""
+        seen = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
+        of_pieces = [modality for modality, spec in seen.items() if spec.is_pieces]
+        if of_pieces:
+            return InputMeans({**seen, **dict.fromkeys(of_pieces, WORDS)}, self._shard_set.vocabulary())
+        return InputMeans(seen, Vocabulary(encoder.words) if reads_words(seen) else None)
 
     def _mark(self, kind: str, identity: str, name: str) -> str:
         """What tells baselines of a kind apart; nothing for the first."""

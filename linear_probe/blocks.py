@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from shards.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -62,8 +63,8 @@ class Source(Protocol):
 
     inputs: Mapping[str, FeatureSpec]
     """Modality -> feature that it reads."""
-    words: tuple[str, ...]
-    """The vocabulary that its word ids are of."""
+    vocabulary: AnyVocabulary | None
+    """Of its words or pieces; None where it reads none."""
 
     def identity(self) -> dict[str, Any]:
         """What the numbers depend on besides the clips, as plain JSON types."""

@@ -153,10 +153,10 @@ class _Arrays:
             array = self._to_fill(self._block(name, block), empty)
         if array is None and not present:
             return
-        reading = next((one for one in self._passes if one.join(inputs, source.words)), None)
+        reading = next((one for one in self._passes if one.join(inputs, source.vocabulary)), None)
         if reading is None:
             self._passes.append(reading := Pass())
-            reading.join(inputs, source.words)
+            reading.join(inputs, source.vocabulary)
         reading.present |= present
         if array is not None:
             offsets = self._clips.offsets(block.rate_hz)

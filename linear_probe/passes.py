@@ -16,7 +16,7 @@ from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.progress import progress
 from shards.read import EvalLoader
-from shards.words import Vocabulary
+from shards.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec, reads_words
@@ -42,20 +42,20 @@ class Pass:
     """What is read together: no two sources of it disagree about a modality's feature, or about the vocabulary."""
 
     inputs: dict[str, FeatureSpec] = field(default_factory=dict)
-    words: tuple[str, ...] | None = None
+    vocabulary: AnyVocabulary | None = None
     """None where no text is read."""
     wanted: list[Wanted] = field(default_factory=list)
     present: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Modality -> [N], to be filled."""
 
-    def join(self, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> bool:
+    def join(self, inputs: Mapping[str, FeatureSpec], vocabulary: AnyVocabulary | None) -> bool:
         """Read these too, unless something else is read in their place; returns whether they are."""
         if any(self.inputs.get(name, spec) != spec for name, spec in inputs.items()):
             return False
         if reads_words(inputs):
-            if self.words not in (None, words):
+            if self.vocabulary not in (None, vocabulary):
                 return False
-            self.words = words
+            self.vocabulary = vocabulary
         self.inputs |= inputs
         return True
 
@@ -88,7 +88,7 @@ class Pass:
                 loader = EvalLoader(
                     shard_set,
                     self.features(),
-                    vocabulary=None if self.words is None else Vocabulary(self.words),
+                    vocabulary=self.vocabulary,
                     batch_size=batch_size,
                     rank=0,
                     world=1,

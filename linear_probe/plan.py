@@ -91,7 +91,7 @@ def make_plan(config: ProbeConfig, scored: ScoredConfig) -> Plan:
     protocol = registry.find(scored.protocol, tuple(scored.classes))
     shard_set = ShardSet(scored.shards, config.cache)
     parts = divisions(shard_set, protocol, scored.split, read_list(scored.listed))
-    known = Baselines(config.baselines, rate_of(protocol), device())
+    known = Baselines(config.baselines, rate_of(protocol), device(), shard_set)
     asked: dict[str, _Asked] = {}
     facts: dict[str, str] = {}
     for name, given in config.named_encoders().items():

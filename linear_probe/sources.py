@@ -3,7 +3,6 @@
 Legend: B clips, T steps, D width, L layers.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from linear_probe.blocks import FUSED, Block, Layer
+from shards.encoders import vocabulary_of
+from shards.words import AnyVocabulary, Vocabulary
 from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
@@ -39,13 +40,13 @@ class EncoderSource:
     def __init__(self, encoder: Encoder, identity: Mapping[str, Any]) -> None:
         assert not encoder.training
         self.encoder = encoder
-        self.inputs, self.words = encoder.inputs, encoder.words
+        self.inputs, self.vocabulary = encoder.inputs, vocabulary_of(encoder, encoder.inputs)
         self._identity = identity
         self._fuses = FUSED in encoder.widths
 
     def identity(self) -> dict[str, Any]:
         """See Source."""
-        return {"source": "encoder", "weights": dict(self._identity), **_inputs_identity(self.inputs, self.words)}
+        return {"source": "encoder", "weights": dict(self._identity), **_inputs_identity(self.inputs, self.vocabulary)}
 
     def resolve(self, block: Block) -> Block:
         """See Source. The towers of an encoder that never fuses see nothing but their own modality."""
@@ -133,7 +134,7 @@ class EncoderSource:
     @cached_property
     def _layer_widths(self) -> dict[str, tuple[int, ...]]:
         """Modality -> width of every layer, told by a short clip that is made up."""
-        batch = fake_batch(self.inputs, num_clips=1, num_words=2, vocabulary_size=max(1, len(self.words)))
+        batch = fake_batch(self.inputs, num_clips=1, num_words=2, vocabulary_size=max(1, len(self.encoder.words)))
         device = next(self.encoder.parameters(), torch.empty(0)).device
         with torch.no_grad():
             layers = self.encoder.encode(batch.to(device), fuse=False, layers=True).layers
@@ -150,15 +151,16 @@ class InputMeans:
 
     Args:
         inputs: modality -> feature, as the encoder beside it has them.
-        words: its vocabulary.
+        vocabulary: of the words; None where none are read.
     """
 
-    def __init__(self, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> None:
-        self.inputs, self.words = inputs, words
+    def __init__(self, inputs: Mapping[str, FeatureSpec], vocabulary: Vocabulary | None) -> None:
+        self.inputs = inputs
+        self.vocabulary: AnyVocabulary | None = vocabulary
 
     def identity(self) -> dict[str, Any]:
         """See Source."""
-        return {"source": "input means", "bag_of_words": BAG_OF_WORDS, **_inputs_identity(self.inputs, self.words)}
+        return {"source": "input means", "bag_of_words": BAG_OF_WORDS, **_inputs_identity(self.inputs, self.vocabulary)}
 
     def resolve(self, block: Block) -> Block:
         """See Source."""
@@ -207,10 +209,10 @@ def _check_names(block: Block, outputs: tuple[str, ...], inputs: Mapping[str, Fe
             raise UserError(f"{block.output}: cannot be shown {modality!r}.{nearest(modality, inputs)}")
 
 
-def _inputs_identity(inputs: Mapping[str, FeatureSpec], words: tuple[str, ...]) -> dict[str, Any]:
+def _inputs_identity(inputs: Mapping[str, FeatureSpec], vocabulary: AnyVocabulary | None) -> dict[str, Any]:
     return {
         "inputs": {modality: spec.to_json() for modality, spec in inputs.items()},
-        "words_sha256": hashlib.sha256("\n".join(words).encode()).hexdigest(),
+        "words_sha256": "" if vocabulary is None else vocabulary.sha256,
     }
 
 

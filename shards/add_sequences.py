@@ -27,7 +27,7 @@ from rich.console import Console
 
 from shards import rewrite
 from shards.clips import Clips, MicroBatch
-from shards.encoders import Opened, open_encoder
+from shards.encoders import Opened, open_encoder, vocabulary_of
 from shards.features.recover import features_of
 from shards.fill import Sample, fill_part
 from shards.index import ShardSet
@@ -37,12 +37,11 @@ from shards.probe import npy
 from shards.read import read_batches
 from shards.rewrite import AddFeaturesConfig
 from shards.suits import check_suits
-from shards.words import Vocabulary
 from shards.work import PlannedShard, Work, leaves
 from triptych.batch import Batch, Track
 from triptych.config import UserError
 from triptych.files import sync
-from triptych.modalities import FeatureSpec, reads_words
+from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import SystemConfig, build, save_encoder
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig, VideoTowerConfig
@@ -160,7 +159,7 @@ def _samples(
             source,
             split,
             features=features_of(encoder.inputs),
-            vocabulary=Vocabulary(encoder.words) if reads_words(encoder.inputs) else None,
+            vocabulary=vocabulary_of(encoder, encoder.inputs),
             labels={},
             prepare=None,
             keep_damaged=True,

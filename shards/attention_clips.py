@@ -17,15 +17,14 @@ from shards.attention_figure import Map, Side, attention_figure, heads_figure
 from shards.cache import CacheConfig
 from shards.clips import Clips, MicroBatch
 from shards.contact_sheet import Clip
+from shards.encoders import vocabulary_of
 from shards.features.recover import features_of
 from shards.index import ShardSet
 from shards.progress import progress
-from shards.words import Vocabulary
 from triptych.batch import Batch, Track
 from triptych.config import UserError, nearest
 from triptych.files import write_atomically
 from triptych.labels import LabelSpec
-from triptych.modalities import reads_words
 from triptych.models.attention_maps import AttentionMaps, begins_with_cls, recorded, sides, stacks
 from triptych.models.encoder import Encoder
 
@@ -178,7 +177,7 @@ def read(subject: Subject, shard_set: ShardSet, split: str, number: int) -> Batc
         shard_set,
         split,
         features=features_of(inputs),
-        vocabulary=Vocabulary(subject.encoder.words) if reads_words(inputs) else None,
+        vocabulary=vocabulary_of(subject.encoder, inputs),
         labels=subject.labels,
         prepare=subject.prepare,
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shards.contact_sheet import DRAW, HEIGHTS, Clip
 from shards.decode import audio_of, video_of
+from shards.record import Word
 
 WIDTH, AXIS, NAME, ROW = 12.0, 0.5, 0.35, 0.2
 """Inches: of a picture, of the ticks under it, of a panel's title, and of a word."""
@@ -254,17 +255,26 @@ def _draw(axis: Axes, clip: Clip, panel: Sequence[Map], weights: Sequence[NDArra
 
 
 def _by_word(axis: Axes, clip: Clip, words: Side, other: Side, values: NDArray[np.float64], darkest: float) -> None:
-    """[words, steps of the other side], a row a word."""
+    """[words, steps of the other side], a row a word, or a piece of one."""
     number = len(words.times)
     x, cells = _with_gaps(other.times, values)
     axis.pcolormesh(x, np.arange(number + 1), cells, cmap=COLOR, vmin=0, vmax=darkest, rasterized=True)
     for row, (start, end) in enumerate(words.times):
         if np.isfinite(start):
             axis.add_patch(Rectangle((start, row), end - start, 1, fill=False, edgecolor="#D55E00", linewidth=1))
-    texts = [word.text for word in clip.record.words or ()]
+    texts = _texts(words, clip.record.words or ())
     named = range(0, number, -(-number // MAX_ROWS))
     axis.set_yticks([row + 0.5 for row in named], [texts[row] for row in named], fontsize=8)
     axis.set_ylim(number, 0)
+
+
+def _texts(side: Side, words: Sequence[Word]) -> list[str]:
+    """Of each row: its word; of the pieces of a word the first one has it."""
+    if len(side.times) == len(words):
+        return [word.text for word in words]
+    ends_s = np.maximum.accumulate([word.end_s for word in words])
+    number = np.minimum(np.searchsorted(ends_s, side.times.mean(axis=1), side="left"), len(words) - 1)
+    return [words[one].text if row == 0 or one != number[row - 1] else "" for row, one in enumerate(number)]
 
 
 def _curves(axis: Axes, panel: Sequence[Map], weights: Sequence[NDArray[np.float64]], duration_s: float) -> None:

@@ -9,15 +9,14 @@ from json import loads
 import numpy as np
 from torch.utils.data import Dataset
 
-from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
+from shards.collate import Sample, Steps, collate, cut, feature_steps, text_steps
 from shards.decode import DecodeError
 from shards.features.config import Feature
-from shards.features.words import WORDS
 from shards.index import DamagedShard, ShardSet, Split
 from shards.npy import from_bytes
 from shards.record import ClipRecord, Word
 from shards.suits import check_stored
-from shards.words import Vocabulary
+from shards.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.labels import LabelSpec
@@ -43,7 +42,7 @@ class Clips(Dataset[Batch]):
         shard_set: where they lie.
         split: "train", "valid" or "test".
         features: modality -> feature wanted.
-        vocabulary: gives the words their ids; None leaves text out.
+        vocabulary: gives the words, or their pieces, their ids; None leaves text out.
         labels: label name -> what to deliver, see Batch.labels.
         heard: makes other words of a clip's and its key, before they get their ids.
         prepare: draws masks and targets, see triptych.task.Prepare.
@@ -60,7 +59,7 @@ class Clips(Dataset[Batch]):
         split: str,
         *,
         features: Mapping[str, Feature],
-        vocabulary: Vocabulary | None,
+        vocabulary: AnyVocabulary | None,
         labels: Mapping[str, LabelSpec],
         prepare: Callable[[Batch], Batch] | None,
         keep_damaged: bool = False,
@@ -92,7 +91,7 @@ class Clips(Dataset[Batch]):
     @cached_property
     def specs(self) -> dict[str, FeatureSpec]:
         """Modality -> feature of every track that a batch carries."""
-        text = {} if self._vocabulary is None else {"text": WORDS}
+        text = {} if self._vocabulary is None else {"text": self._vocabulary.spec}
         return {**text, **{modality: feature.spec for modality, feature in self._features.items()}}
 
     def load(self, wanted: MicroBatch) -> Batch:
@@ -135,7 +134,7 @@ class Clips(Dataset[Batch]):
         if self._heard is not None:
             words = self._heard(words, record.key)
         if self._vocabulary is not None and words:
-            steps["text"] = word_steps(words, self._vocabulary)
+            steps["text"] = text_steps(words, self._vocabulary)
         for modality, feature in self._features.items():
             values, times = self._values(sample_id, record.key, modality, members), feature.spec.name + ".times.npy"
             if values is not None and feature.spec.is_timed:

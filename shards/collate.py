@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from shards.record import ClipRecord, Word
-from shards.words import Vocabulary
+from shards.words import AnyVocabulary
 from triptych.batch import UNLABELLED, Batch, Track
 from triptych.labels import LabelSpec, Number, Series
 from triptych.modalities import FeatureSpec
@@ -40,11 +40,10 @@ class Sample:
     """Whether a modality was longer."""
 
 
-def word_steps(words: Sequence[Word], vocabulary: Vocabulary) -> Steps:
-    """Word ids, [T] int64, and their times."""
-    ids = np.array([vocabulary.id(word.text) for word in words], dtype=np.int64)
-    times = np.array([(word.start_s, word.end_s) for word in words], dtype=np.float32).reshape(-1, 2)
-    return Steps(ids, times)
+def text_steps(words: Sequence[Word], vocabulary: AnyVocabulary) -> Steps:
+    """Ids of words or of their pieces, [T] int64, and their times."""
+    ids, times = vocabulary.steps(words)
+    return Steps(np.array(ids, dtype=np.int64), np.array(times, dtype=np.float32).reshape(-1, 2))
 
 
 def feature_steps(values: np.ndarray, spec: FeatureSpec) -> Steps:

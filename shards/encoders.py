@@ -9,8 +9,9 @@ A config names the towers and the features that they read:
     features:
       audio: {waveform: {}}
 
-It is given as a file, or as the name of one in configs/encoder/. Words are read with the vocabulary of the shard set:
-a word that its training split does not have is the model's unknown piece.
+It is given as a file, or as the name of one in configs/encoder/. With `text: {encoder: {model: ..., unit: piece}}` the
+text is read as it is written, by the model's own tokenizer; else with the vocabulary of the shard set, and a word that
+its training split does not have is the model's unknown piece.
 """
 
 import hashlib
@@ -25,11 +26,12 @@ import torch
 
 from shards.features.config import FeaturesConfig
 from shards.features.config import build as build_features
-from shards.features.words import WORDS
+from shards.features.words import PIECES, WORDS
 from shards.index import ShardSet
+from shards.words import AnyVocabulary, PieceVocabulary, Vocabulary
 from triptych import config as configs
 from triptych.config import UserError, nearest
-from triptych.modalities import FeatureSpec
+from triptych.modalities import FeatureSpec, reads_words
 from triptych.models.encoder import Encoder
 from triptych.models.load import SystemConfig, build, load
 from triptych.models.saved import SavedModels
@@ -42,7 +44,7 @@ class EncoderConfig:
     system: SystemConfig
     """`pairwise` with `width: 0`."""
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
-    """What the towers of sound and picture read; words need none."""
+    """What the towers of sound and picture read; text needs none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ def open_encoder(given: str, shard_set: ShardSet) -> Opened:
     Args:
         given: a folder with config.json (a run's, a checkpoint's or a release's `encoder/`), a YAML file, or the name
             of a shipped one.
-        shard_set: the clips that it will read; of a config with a text tower its vocabulary is taken.
+        shard_set: the clips that it will read; of a config whose text tower reads words its vocabulary is taken.
 
     Raises:
         UserError: nothing of the kind is there; a damaged or unfitting encoder; weights that cannot be had.
@@ -140,7 +142,7 @@ def open_encoder(given: str, shard_set: ShardSet) -> Opened:
     config = configs.load(EncoderConfig, file)
     inputs = _inputs(config, file)
     try:
-        encoder = build(config.system, inputs, shard_set.vocabulary().words if "text" in inputs else ())
+        encoder = build(config.system, inputs, shard_set.vocabulary().words if inputs.get("text") == WORDS else ())
         encoder.start()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
@@ -158,4 +160,24 @@ def _inputs(config: EncoderConfig, file: Path) -> Mapping[str, FeatureSpec]:
     features = {modality: feature.spec for modality, feature in build_features(config.features).items()}
     if unused := [modality for modality in features if getattr(towers, modality) is None]:
         raise UserError(f"{file}: features: {', '.join(unused)} has no tower in system.pairwise that would read it")
-    return features if towers.text is None else {"text": WORDS, **features}
+    if towers.text is None:
+        return features
+    of_pieces = towers.text.encoder is not None and towers.text.encoder.unit == "piece"
+    return {"text": PIECES if of_pieces else WORDS, **features}
+
+
+def vocabulary_of(encoder: Encoder, inputs: Mapping[str, FeatureSpec]) -> AnyVocabulary | None:
+    """What gives words, or their pieces, the ids that an encoder knows; None where it reads no text.
+
+    Args:
+        encoder: whose ids are meant.
+        inputs: those of its inputs that are read.
+    """
+    if not reads_words(inputs):
+        return None
+    if not inputs["text"].is_pieces:
+        return Vocabulary(encoder.words)
+    model = SavedModels.within(encoder).text
+    assert model is not None
+    assert model.tokenizer is not None
+    return PieceVocabulary(model.tokenizer)

@@ -22,7 +22,7 @@ from shards.features.config import Feature, FeaturesConfig, build
 from shards.index import ShardSet
 from shards.other_words import OtherWords
 from shards.word_errors import WordErrors, WordErrorsConfig
-from shards.words import Vocabulary
+from shards.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.labels import LabelSpec
@@ -82,7 +82,7 @@ class TrainLoader:
     shard_set: ShardSet
     stream: StreamConfig
     _: KW_ONLY
-    vocabulary: Vocabulary | None
+    vocabulary: AnyVocabulary | None
     """Not used where `stream.text` is false."""
     seed: int
     rank: int
@@ -169,7 +169,7 @@ class EvalLoader:
     features: Mapping[str, Feature]
     """Modality -> feature, see shards.features.config.build."""
     _: KW_ONLY
-    vocabulary: Vocabulary | None
+    vocabulary: AnyVocabulary | None
     """None leaves text out."""
     batch_size: int
     rank: int

@@ -19,7 +19,7 @@ def check_suits(
     Args:
         shard_set: that is read.
         inputs: modality -> feature, as shown to the encoder.
-        words: the encoder's vocabulary.
+        words: the encoder's vocabulary, of one that reads words.
         labels: name -> what the protocol scores.
 
     Returns:
@@ -41,7 +41,7 @@ def check_suits(
     if len(absent) == len(inputs):
         raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
     told = {"absent": f"no clip has {' or '.join(absent)}"} if absent else {}
-    if "text" in inputs and inputs["text"].is_words and "text" not in absent:
+    if "text" in inputs and inputs["text"].is_words and not inputs["text"].is_pieces and "text" not in absent:
         counts = shard_set.word_counts()
         known = sum(counts.get(word, 0) for word in words) / max(1, sum(counts.values()))
         if not known:

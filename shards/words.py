@@ -1,17 +1,29 @@
-"""A vocabulary: which word has which id. No torch.
+"""A vocabulary: which word has which id, or which pieces a text has. No torch.
 
 `vocabulary.txt` of a shard set holds one "word count" line a word, most frequent first, counted on the training split
 only; `python -m shards vocabulary` makes such a file of several sets. Word `i`
-of the file has id `i + 1`; id 0 is any other word.
+of the file has id `i + 1`; id 0 is any other word. A published encoder may bring its tokenizer instead.
 """
 
 import hashlib
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
+from shards.features.words import PIECES, WORDS
+from shards.record import Word
 from triptych.config import UserError
+from triptych.modalities import FeatureSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Times = list[tuple[float, float]]
+"""Start and end in seconds, of each step."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,7 @@ class Vocabulary:
     """Lowercase words, most frequent first."""
 
     words: tuple[str, ...]
+    spec: ClassVar[FeatureSpec] = WORDS
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> "Vocabulary":
@@ -46,9 +59,63 @@ class Vocabulary:
         """1 to `len(words)`, or 0 for any other word; case does not matter."""
         return self._ids.get(word.lower(), 0)
 
+    def steps(self, words: Sequence[Word]) -> tuple[list[int], Times]:
+        """Id and times of each word."""
+        return [self.id(word.text) for word in words], [(word.start_s, word.end_s) for word in words]
+
+    @property
+    def sha256(self) -> str:
+        """Of the words, in their order."""
+        return hashlib.sha256("\n".join(self.words).encode()).hexdigest()
+
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {word: index for index, word in enumerate(self.words, start=1)}
+
+
+@dataclass(frozen=True)
+class PieceVocabulary:
+    """A published tokenizer, which cuts a clip's words, as they are written, into the pieces of its model."""
+
+    tokenizer: str
+    """Content of tokenizer.json."""
+    spec: ClassVar[FeatureSpec] = PIECES
+
+    def steps(self, words: Sequence[Word]) -> tuple[list[int], Times]:
+        """Id and times of each piece of the words with a space between them; a word's time is shared by its letters.
+
+        No text is one of the model's special tokens, whatever it looks like.
+        """
+        ends = list(accumulate(len(word.text) + 1 for word in words))
+        starts = [0, *ends[:-1]]
+        encoded = self._cut.encode(" ".join(word.text for word in words), add_special_tokens=False)
+        times = []
+        for begin, end in encoded.offsets:
+            number = bisect_right(starts, max(begin, end - 1)) - 1
+            word, origin = words[number], starts[number]
+            letters = (min(max(place - origin, 0), len(word.text)) for place in (begin, end))
+            share_s = (word.end_s - word.start_s) / max(1, len(word.text))
+            first_s, last_s = (word.start_s + letter * share_s for letter in letters)
+            times.append((first_s, last_s))
+        return encoded.ids, times
+
+    @property
+    def sha256(self) -> str:
+        """Of the tokenizer."""
+        return hashlib.sha256(self.tokenizer.encode()).hexdigest()
+
+    @cached_property
+    def _cut(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        return tokenizer
+
+
+AnyVocabulary = Vocabulary | PieceVocabulary
 
 
 def read_counts(path: Path, sha256: str | None = None) -> dict[str, int]:

@@ -29,7 +29,7 @@ class FeatureSpec:
     rate_hz: float | None
     """Steps a second; None where steps carry their own times (words; what a tower said, `<key>.<name>.times.npy`)."""
     shape: tuple[int, ...]
-    """Shape of one step; () for a word id."""
+    """Shape of one step; () for the id of a word or a piece."""
     dtype: str
     """NumPy dtype of the stored values."""
     support_s: tuple[float, float] = (0.0, 0.0)
@@ -50,8 +50,13 @@ class FeatureSpec:
 
     @property
     def is_words(self) -> bool:
-        """Whether a step is a word's id, which the clip's record gives, and not an array of numbers."""
+        """Whether a step is the id of a word or of a piece of one, which the clip's record gives, and no array."""
         return self.shape == ()
+
+    @property
+    def is_pieces(self) -> bool:
+        """Of ids: whether they are those of pieces, of a text as it is written."""
+        return dict(self.settings).get("unit") == "piece"
 
     @property
     def is_timed(self) -> bool:
@@ -80,5 +85,5 @@ class FeatureSpec:
 
 
 def reads_words(inputs: Mapping[str, FeatureSpec]) -> bool:
-    """Whether an encoder with these inputs wants word ids."""
+    """Whether an encoder with these inputs wants the ids of words or of their pieces."""
     return any(spec.is_words for spec in inputs.values())

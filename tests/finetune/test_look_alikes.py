@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from finetune.__main__ import main
-from shards.features.words import WORDS
+from shards.features.words import PIECES, WORDS
 from shards.index import ShardSet
 from shards.look_alike import make
 from shards.write import WriteConfig, write
@@ -73,13 +73,14 @@ CASES = {
 
 
 def _system(kind: str, inputs: tuple[str, ...], text_model: Path) -> load.SystemConfig:
-    """towers: as SSE-FT has them, side by side, the words through a RoBERTa. fused: a cross-modal transformer."""
+    """towers: as SSE-FT has them, side by side, the pieces of the text through a RoBERTa. fused: a cross-modal
+    transformer."""
     if kind == "fused":
         tiny = TransformerConfig(width=8, layers=1, heads=2)
         return load.SystemConfig(cross_modal=CrossModalConfig(modalities=inputs, transformer=tiny))
     frames = FrameTowerConfig(transformer=TransformerConfig(width=16, layers=1, heads=2))
     towers = PairwiseConfig(
-        text=TextTowerConfig(encoder=TextEncoderConfig(model=str(text_model), cls=True)),
+        text=TextTowerConfig(encoder=TextEncoderConfig(model=str(text_model), cls=True, unit="piece")),
         audio=AudioTowerConfig(frames=frames),
         video=VideoTowerConfig(frames=frames),
         width=8,
@@ -109,8 +110,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, text_models: Path) -> Callabl
     def encoder(kind: str, folder: Path) -> Path:
         shard_set = ShardSet(folder)
         specs = [FeatureSpec.from_json(fields) for fields in shard_set.manifest.features]
-        inputs = {"text": WORDS, **{spec.modality: spec for spec in specs}}
-        built = load.build(_system(kind, tuple(inputs), text_models / "roberta"), inputs, shard_set.vocabulary().words)
+        text, words = (PIECES, ()) if kind == "towers" else (WORDS, shard_set.vocabulary().words)
+        inputs = {"text": text, **{spec.modality: spec for spec in specs}}
+        built = load.build(_system(kind, tuple(inputs), text_models / "roberta"), inputs, words)
         built.start()
         load.save_encoder(built, folder.with_name(f"{folder.name}-{kind}"))
         return folder.with_name(f"{folder.name}-{kind}")

@@ -16,6 +16,7 @@ from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
 from shards.features.words import WORDS as TEXT
 from shards.index import ShardSet, Split
+from shards.words import Vocabulary
 from triptych.config import UserError
 from triptych.models import load
 from triptych.models.blocks import TransformerConfig
@@ -130,7 +131,7 @@ def test_rows_of_a_series_lie_between_the_offsets_of_their_clip(tiny, given, sou
 
 
 def test_sources_that_read_the_same_share_a_pass(tiny, source, inputs, reads):
-    means = InputMeans(inputs, VOCABULARY)
+    means = InputMeans(inputs, Vocabulary(VOCABULARY))
     wanted = {"a": BLOCKS, "means": [Block("video", ALL), Block("audio", ALL, layer="moments")]}
     tables(tiny, {"a": source, "means": means}, wanted)
     assert len(reads) == len(set(reads)) == 30
@@ -140,8 +141,8 @@ def test_a_source_with_other_features_or_words_has_its_own_pass(tiny, source, in
     others = build(FeaturesConfig(audio=AudioFeature(lfbe=LfbeConfig(bands=5))))
     sources = {
         "a": source,
-        "bands": InputMeans({"audio": others["audio"].spec}, ()),
-        "words": InputMeans(inputs, ("blue",)),
+        "bands": InputMeans({"audio": others["audio"].spec}, None),
+        "words": InputMeans(inputs, Vocabulary(("blue",))),
     }
     wanted = {"a": BLOCKS, "bands": [Block("audio", ("audio",))], "words": [Block("text", ("text",))]}
     with pytest.warns(UserWarning, match="differs in shape"):
@@ -240,7 +241,7 @@ def test_mistakes_are_told_before_anything_is_read(tiny, source, tmp_path, reads
     with pytest.raises(UserError, match="differs in version"):
         tables(
             tiny,
-            {"a": source, "old": InputMeans({"audio": unknown}, ())},
+            {"a": source, "old": InputMeans({"audio": unknown}, None)},
             {"a": BLOCKS, "old": [Block("audio", ("audio",))]},
         )
     assert reads == []
@@ -270,7 +271,7 @@ def test_numbers_that_are_not_finite_are_refused_and_the_clip_named(tiny, inputs
             }
 
     with pytest.raises(UserError, match=r"means: audio, layer pooled: .*not finite.*train-speaker0/clip04"):
-        tables(tiny, {"means": Broken(inputs, ())}, {"means": [Block("audio", ALL)]})
+        tables(tiny, {"means": Broken(inputs, Vocabulary(VOCABULARY))}, {"means": [Block("audio", ALL)]})
 
 
 def test_an_encoder_without_fusion_is_run_once_a_batch(tiny, inputs, monkeypatch):

@@ -5,6 +5,7 @@ import torch
 
 from linear_probe.blocks import Block
 from linear_probe.sources import BAG_OF_WORDS, EncoderSource, InputMeans
+from shards.words import Vocabulary
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -231,7 +232,7 @@ def test_the_systems_give_every_block_whatever_else_is_read(kind):
 
 
 def test_the_inputs_are_means_over_real_steps_and_word_counts():
-    given = InputMeans(SPECS, WORDS)
+    given = InputMeans(SPECS, Vocabulary(WORDS))
     batch = fake_batch(SPECS, absent={"audio": (2,)})
     counts, means, moments = computed(
         given, batch, Block("text", BOTH), Block("audio", BOTH), Block("audio", BOTH, layer="moments")
@@ -247,7 +248,7 @@ def test_the_inputs_are_means_over_real_steps_and_word_counts():
 
 
 def test_the_inputs_of_a_series_are_read_by_step():
-    given = InputMeans(SPECS, WORDS)
+    given = InputMeans(SPECS, Vocabulary(WORDS))
     batch = fake_batch(SPECS, num_clips=1)
     words, bands = computed(
         given, batch, Block("text", BOTH, rate_hz=10), Block("audio", BOTH, rate_hz=5), num_rows=[9]
@@ -261,4 +262,4 @@ def test_the_inputs_of_a_series_are_read_by_step():
 )
 def test_what_the_inputs_do_not_have_is_refused(block):
     with pytest.raises(UserError, match="moments"):
-        InputMeans(SPECS, WORDS).resolve(block)
+        InputMeans(SPECS, Vocabulary(WORDS)).resolve(block)

@@ -113,3 +113,14 @@ def test_a_word_without_length_hides_no_other():
     )
     (curves,) = attention_figure(clip_of(), [one]).axes
     assert curves.get_ylim()[1] < 100
+
+
+def test_of_the_pieces_of_a_word_the_first_one_names_it():
+    """Also where words, which may overlap, begin and end together."""
+    clip = clip_of(Word("unhappy!", 0.0, 0.6), Word("so", 0.5, 0.9), Word("zoo", 1.2, 1.5))
+    starts, ends = (0, 0.2, 0.6, 1.2, 1.3, 1.4), (0.2, 0.6, 0.9, 1.3, 1.4, 1.5)
+    pieces = Side(modality="text", times=np.array([starts, ends]).T)
+    frames = side("video", (0.0, 0.9), 0.9)
+    one = Map(stack="s", layer=1, num_layers=1, queries=pieces, keys=frames, weights=np.full((1, 6, 2), 0.5))
+    axis = attention_figure(clip, [one]).axes[-1]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["unhappy!", "", "so", "zoo", "", ""]

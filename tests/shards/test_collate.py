@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from shards.collate import Sample, Steps, collate, cut, feature_steps, word_steps
+from shards.collate import Sample, Steps, collate, cut, feature_steps, text_steps
 from shards.features.words import WORDS
 from shards.record import ClipRecord, Word
 from shards.words import Vocabulary
@@ -56,7 +56,7 @@ def test_steps_carry_the_time_that_they_were_computed_from() -> None:
 
 
 def test_words_become_ids_with_their_own_times() -> None:
-    steps = word_steps([Word("Red", 0.1, 0.3), Word("zebra", 0.4, 0.9)], Vocabulary(("set", "red")))
+    steps = text_steps([Word("Red", 0.1, 0.3), Word("zebra", 0.4, 0.9)], Vocabulary(("set", "red")))
     assert steps.values.tolist() == [2, 0]
     np.testing.assert_allclose(steps.times, [[0.1, 0.3], [0.4, 0.9]], atol=1e-6)
     track = collate([sample("a", text=steps)], SPECS, {}).tracks["text"]

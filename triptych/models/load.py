@@ -4,7 +4,8 @@ encoder/
   config.json         system, its settings, the features it takes, vocabulary size, SHA-256 of the other files
   model.safetensors   weights, fp32
   vocabulary.txt      one word a line; the word on line i has id i (ids start at 1)
-  text_model.json     only where a text encoder reads the words: its architecture, and the sub-word pieces of each word
+  text_model.json     only where a text encoder reads the words: its architecture, and the sub-word pieces of each word,
+                      or its tokenizer where it reads pieces
   speech_model.json   only where a speech model reads the sound: its architecture, and how the samples are scaled
 """
 

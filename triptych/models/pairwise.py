@@ -147,7 +147,7 @@ class PairwiseEncoder(Encoder):
             if not config.width and tower not in _PRETRAINED:
                 raise ValueError(f"width: 0 is for pretrained towers; {name}.{tower} needs its last layer")
             if (name, tower) == ("text", "encoder"):
-                self.towers[name] = TextEncoderTower(settings, words, config.width, models.text)
+                self.towers[name] = TextEncoderTower(settings, inputs[name], words, config.width, models.text)
             elif (name, tower) == ("text", "transformer"):
                 self.towers[name] = TextTransformerTower(settings, words, config.width)
             elif (name, tower) == ("audio", "encoder"):

@@ -1,4 +1,4 @@
-"""Words through a pretrained text encoder of transformers (BERT, RoBERTa, ...): one vector a word, at the word's time.
+"""Words through a pretrained text encoder of transformers (BERT, RoBERTa, ...): a vector a word, or a vector a piece.
 
 A clip's words become one sequence of sub-word pieces as that model wants it (`[CLS] ... [SEP]`), the model runs, and a
 word's vector is the mean of its pieces' states. Khare et al. 2021 name such an encoder, for GloVe, as future work.
@@ -7,7 +7,10 @@ word's vector is the mean of its pieces' states. Khare et al. 2021 name such an 
 sees what the words see: of a clip in several windows, those of the first one.
 
 Each word is cut into pieces on its own, with a space before it, as inside a sentence. A word of the vocabulary is in
-lower case and without punctuation, and so is what the model reads; a word outside of it is the model's unknown piece.
+lower case, and so is what the model reads; a word outside of it is the model's unknown piece.
+
+`unit: piece` is for published encoders (shards.encoders): the text is read as it is written, with its case and
+punctuation and without a vocabulary, by the model's own tokenizer, and each of its pieces has a vector, as in SSE-FT.
 
 What is hidden is replaced by one mask piece before the model runs: zeroing its vector afterwards would be too late, as
 its neighbours would have seen it, and with a mask for each piece its length would tell of it. Its vector is then what
@@ -21,14 +24,14 @@ What it costs: RoBERTa-base is 85 M weights beside its embeddings, or 0.17 GFLOP
 35 pieces) takes 6 GFLOP forwards, thrice that when it is trained too. Frozen, it keeps no activations and no optimizer
 state; only its weights are saved with the encoder.
 
-Legend: B clips, T words of a clip, M words of all clips, K pieces of the longest word, R windows, L pieces of the
-longest window, W width of the model.
+Legend: B clips, T words (or pieces) of a clip, M those of all clips, K pieces of the longest word, R windows, L pieces
+of the longest window, W width of the model.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,16 +62,19 @@ class TextEncoderConfig:
     cls: bool = False
     """Begin a clip with the state of the model's own CLS, in front of its words. For a tower alone: no anchor and no
     label has a step for it."""
+    unit: Literal["word", "piece"] = "word"
+    """What has a vector. word: of the vocabulary, in lower case, the mean of its pieces. piece: each piece of the text
+    as it is written; for a tower of a published encoder, as pretraining hides and asks for whole words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """All that is needed to build the model again and feed it, without its weights: neither folder nor tokenizer."""
+    """All that is needed to build the model again and feed it, without its weights or its folder."""
 
     config: dict[str, Any]
     """transformers' own, of the layers that are used."""
     pieces: list[list[int]]
-    """Word id -> its sub-word pieces; row 0 is the unknown word."""
+    """Word id -> its sub-word pieces; row 0 is the unknown word. Empty where ids are those of pieces."""
     before: list[int]
     """Pieces in front of a window."""
     after: list[int]
@@ -76,10 +82,12 @@ class TextModel:
     pad: int
     max_pieces: int
     """Of a sequence, `before` and `after` included, as the tokenizer tells it."""
+    tokenizer: str | None = None
+    """Content of tokenizer.json, where ids are those of pieces."""
 
     def to_json(self) -> str:
-        """Content of text_model.json."""
-        return json.dumps(asdict(self)) + "\n"
+        """Content of text_model.json; the tokenizer is not in it where there is none, as before there were any."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None}) + "\n"
 
     @classmethod
     def from_json(cls, content: str) -> "TextModel":
@@ -90,7 +98,7 @@ class TextModel:
         """
         told = json.loads(content)
         names = {field.name for field in fields(cls)}
-        if not isinstance(told, dict) or told.keys() != names:
+        if not isinstance(told, dict) or told.keys() | {"tokenizer"} != names:
             raise ValueError(f"expected {', '.join(sorted(names))}")
         return cls(**told)
 
@@ -110,7 +118,7 @@ class TextEncoder(HubModel):
 
         Args:
             config: which model.
-            words: the vocabulary; word `i` has id `i + 1`.
+            words: the vocabulary; word `i` has id `i + 1`. None of pieces.
             text_model: of a saved encoder; None asks the model's folder or the hub.
 
         Raises:
@@ -127,15 +135,16 @@ class TextEncoder(HubModel):
             AutoModel.from_config(settings, trust_remote_code=False, dtype=torch.float32).requires_grad_(False)
         )
         self.width: int = settings.hidden_size
-        longest = max(map(len, self.text_model.pieces))
+        table = self.text_model.pieces
+        longest = max(map(len, table), default=1)
         room = self._max_pieces() - len(self.text_model.before) - len(self.text_model.after)
         self.stride = room - longest + 1
         if config.cls and not self.text_model.before:
             raise UserError(f"text_encoder.cls: {config.model} has no piece in front of a text; leave cls out")
         if self.stride < 1:
-            word = ("", *words)[max(range(len(words) + 1), key=lambda word: len(self.text_model.pieces[word]))]
+            word = ("", *words)[max(range(len(words) + 1), key=lambda word: len(table[word]))]
             raise UserError(f"{KEY}: the word {word!r} has {longest} pieces, and {config.model} takes {room} at once")
-        rows = [row + [NO_PIECE] * (longest - len(row)) for row in self.text_model.pieces]
+        rows = [row + [NO_PIECE] * (longest - len(row)) for row in table]
         constants = {"pieces": rows, "before": self.text_model.before, "after": self.text_model.after}
         constants["hidden"] = [self.text_model.mask] + [NO_PIECE] * (longest - 1)
         for name, value in constants.items():  # saved in text_model.json, so not among the weights
@@ -178,7 +187,8 @@ class TextEncoder(HubModel):
     def forward(self, track: Track, layers: list[Steps] | None = None) -> Tensor:
         """[B, T] ids -> [B, T, W], with `cls` [B, 1 + T, W]; zeros where `steps` is False. For `layers` see
         Tower.forward: in all of them a word is the mean of its pieces."""
-        pieces_MK = self.pieces[track.values[track.mask]]
+        ids_M = track.values[track.mask]
+        pieces_MK = self.pieces[ids_M] if len(self.pieces) else ids_M[:, None]
         if track.hidden is not None:
             pieces_MK = torch.where(track.hidden[track.mask][:, None], self.hidden, pieces_MK)
         steps_BT = self.steps(track)
@@ -222,7 +232,7 @@ class TextEncoder(HubModel):
         count_BT[mask_BT] = count_M
         window_BT = (count_BT.cumsum(dim=1) - count_BT) // self.stride
         clip_BT = torch.arange(len(mask_BT), device=mask_BT.device)[:, None].expand_as(mask_BT)
-        most = mask_BT.shape[1] * self.pieces.shape[1]  # windows of a clip
+        most = mask_BT.shape[1] * len(self.hidden)  # windows of a clip
         _, row_M = torch.unique_consecutive((clip_BT * most + window_BT)[mask_BT], return_inverse=True)
         num_rows = int(row_M[-1]) + 1 if len(row_M) else 1
         size_R = torch.zeros(num_rows, dtype=torch.int64, device=mask_BT.device).index_add_(0, row_M, count_M)
@@ -262,7 +272,7 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
 
     Args:
         config: which model.
-        words: the vocabulary.
+        words: the vocabulary; not used of pieces.
 
     Raises:
         UserError: no such model, no encoder, no such layer, or a tokenizer that does not fit.
@@ -286,12 +296,12 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
             + "; expected an encoder that was trained with masked words: BERT, RoBERTa, DeBERTa, ELECTRA, ..."
         )
     _cut_layers(settings, config)
-    unknown = [specials["unk"]]
-    given = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"] if words else []
-    if words and all(set(row) <= set(unknown) for row in given):
-        raise UserError(f"{KEY}: the tokenizer of {name} knows none of the {len(words)} words; is it whole?")
-    pieces = [unknown, *(row or unknown for row in given)]
-    if (largest := max(map(max, pieces))) >= settings.vocab_size:
+    of_pieces = config.unit == "piece"
+    if of_pieces and not tokenizer.is_fast:
+        raise UserError(f"text_encoder.unit: the tokenizer of {name} has no tokenizer.json; take unit: word")
+    pieces = [] if of_pieces else _pieces_of(words, tokenizer, name)
+    largest = max(tokenizer.get_vocab().values() if of_pieces else map(max, pieces))
+    if largest >= settings.vocab_size:
         raise UserError(f"{KEY}: the tokenizer of {name} has a piece {largest}, its model only {settings.vocab_size}")
     around = tokenizer(tokenizer.mask_token)["input_ids"]
     middle = around.index(specials["mask"])
@@ -303,7 +313,17 @@ def describe(config: TextEncoderConfig, words: Sequence[str]) -> TextModel:
         mask=specials["mask"],
         pad=specials["pad"],
         max_pieces=min(tokenizer.model_max_length, ENDLESS),
+        tokenizer=tokenizer.backend_tokenizer.to_str() if of_pieces else None,
     )
+
+
+def _pieces_of(words: Sequence[str], tokenizer: Any, name: str) -> list[list[int]]:
+    """Of the unknown word, then of each word."""
+    unknown = [tokenizer.unk_token_id]
+    given = tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"] if words else []
+    if words and all(set(row) <= set(unknown) for row in given):
+        raise UserError(f"{KEY}: the tokenizer of {name} knows none of the {len(words)} words; is it whole?")
+    return [unknown, *(row or unknown for row in given)]
 
 
 def _cut_layers(settings: Any, config: TextEncoderConfig) -> None:

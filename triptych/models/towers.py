@@ -100,14 +100,15 @@ def word_input(
         text_model: of a saved encoder; None where a text encoder is built from its own folder or the hub.
 
     Raises:
-        UserError: the text encoder's model cannot be used, or is to give its CLS.
+        UserError: the text encoder's model cannot be used, or is to give its CLS, or its pieces.
     """
     if config.text_encoder is None:
         return WordInput(len(words), width, config)
-    if config.text_encoder.cls:
+    given = {"cls": config.text_encoder.cls, "unit": config.text_encoder.unit == "piece"}
+    if unfit := [setting for setting, is_given in given.items() if is_given]:
         raise UserError(
-            "input.text_encoder.cls: every step here is a word, which objectives ask for and frames are brought to; "
-            "leave cls out. The tower system.pairwise.text.encoder takes it"
+            f"input.text_encoder.{unfit[0]}: every step here is a word, which objectives ask for and frames are "
+            f"brought to; leave {unfit[0]} out. The tower system.pairwise.text.encoder takes it"
         )
     encoder = TextEncoder(config.text_encoder, words, text_model)
     return nn.Sequential(OrderedDict(encoder=encoder, project=Linear(encoder.width, width)))

@@ -84,33 +84,45 @@ class TextTransformerTower(Tower):
 
 
 class TextEncoderTower(Tower):
-    """Words read through a pretrained text encoder -> mean over the words -> linear layer.
+    """Words read through a pretrained text encoder -> mean over the words (or pieces) -> linear layer.
 
     With `cls` the sequence begins with the model's CLS, which the mean leaves out.
     """
 
     def __init__(
-        self, config: TextEncoderConfig, words: tuple[str, ...], width: int, text_model: TextModel | None
+        self,
+        config: TextEncoderConfig,
+        spec: FeatureSpec,
+        words: tuple[str, ...],
+        width: int,
+        text_model: TextModel | None,
     ) -> None:
         """Build it.
 
         Args:
             config: which model.
-            words: the vocabulary; word `i` has id `i + 1`.
+            spec: of the words, or of their pieces.
+            words: the vocabulary; word `i` has id `i + 1`. None of pieces.
             width: of the pooled output; 0 for the mean as it is.
             text_model: of a saved encoder; None where the model comes from its own folder or the hub.
 
         Raises:
+            ValueError: pieces are wanted where words are read.
             UserError: the model cannot be used.
         """
         super().__init__()
+        if config.unit == "piece" and not spec.is_pieces:
+            raise ValueError(
+                "text.encoder.unit: piece is for a published encoder (encoder=FILE.yaml of a probe or a fine-tuning); "
+                "pretraining reads whole words: leave unit out"
+            )
         self.encoder = TextEncoder(config, words, text_model)
         self.has_cls = config.cls
         self.width, self.sequence_width = width or self.encoder.width, self.encoder.width
         self.output = nn.Linear(self.encoder.width, width) if width else nn.Identity()
 
     def forward(self, track: Track, layers: list[Steps] | None = None) -> TowerOutput:
-        """See Tower: the sequence has a step a word, behind the CLS where there is one."""
+        """See Tower: the sequence has a step a word or a piece, behind the CLS where there is one."""
         x, mask = self.encoder(track, layers), self.encoder.steps(track)
         return _output(x, mask, self.output(mean_pool(x, timed(mask, self.has_cls))))
 
