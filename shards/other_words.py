@@ -18,7 +18,7 @@ from shards.index import ShardSet
 from shards.record import SPLITS, ClipRecord, RawClip, Word
 from shards.transcripts import recognised
 from shards.transcripts.attach import attach
-from shards.words import Vocabulary
+from shards.words import Vocabulary, without_punctuation
 from triptych.config import UserError
 
 
@@ -142,13 +142,8 @@ def spoken(words: Sequence[Word] | None) -> list[str]:
 
     Given transcripts are often written language ("Well, fine.") and recognised ones are not ("well fine").
     """
-    stripped = [_without_punctuation(word.text.lower()) for word in words or ()]
+    stripped = [without_punctuation(word.text.lower()) for word in words or ()]
     return [word for word in stripped if word]
-
-
-def _without_punctuation(word: str) -> str:
-    letters = [place for place, letter in enumerate(word) if letter.isalnum()]
-    return word[letters[0] : letters[-1] + 1] if letters else ""
 
 
 def num_word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from shards.index import ShardSet
+from shards.words import Vocabulary
 from triptych.config import UserError
 from triptych.labels import CLASS, LabelSpec, form_asked, form_of_numbers
 from triptych.modalities import FeatureSpec
@@ -42,8 +43,8 @@ def check_suits(
         raise UserError(f"{folder}: no clip has {' or '.join(inputs)}, which is all that the encoder is to see")
     told = {"absent": f"no clip has {' or '.join(absent)}"} if absent else {}
     if "text" in inputs and inputs["text"].is_words and not inputs["text"].is_pieces and "text" not in absent:
-        counts = shard_set.word_counts()
-        known = sum(counts.get(word, 0) for word in words) / max(1, sum(counts.values()))
+        counts, vocabulary = shard_set.word_counts(), Vocabulary(words)
+        known = sum(count for word, count in counts.items() if vocabulary.id(word)) / max(1, sum(counts.values()))
         if not known:
             raise UserError(
                 f"{folder}: the encoder's vocabulary has none of the words here; is it of this language? To leave the "

@@ -56,8 +56,13 @@ class Vocabulary:
         return "".join(f"{word} {counts[word]}\n" for word in self.words).encode()
 
     def id(self, word: str) -> int:
-        """1 to `len(words)`, or 0 for any other word; case does not matter."""
-        return self._ids.get(word.lower(), 0)
+        """1 to `len(words)`, or 0 for any other word; case does not matter.
+
+        One that is not there as it is written ("Well,") is the one without punctuation at its ends, if that is there:
+        given transcripts are often written language, and recognised ones, which a vocabulary may be of, are not.
+        """
+        word = word.lower()
+        return self._ids.get(word) or self._ids.get(without_punctuation(word), 0)
 
     def steps(self, words: Sequence[Word]) -> tuple[list[int], Times]:
         """Id and times of each word."""
@@ -116,6 +121,12 @@ class PieceVocabulary:
 
 
 AnyVocabulary = Vocabulary | PieceVocabulary
+
+
+def without_punctuation(word: str) -> str:
+    """From its first letter or digit to its last one."""
+    letters = [place for place, letter in enumerate(word) if letter.isalnum()]
+    return word[letters[0] : letters[-1] + 1] if letters else ""
 
 
 def read_counts(path: Path, sha256: str | None = None) -> dict[str, int]:

@@ -14,6 +14,13 @@ def test_ids_start_at_one_and_zero_is_any_other_word() -> None:
     assert vocabulary.id("CAT") == 2
 
 
+def test_punctuation_at_the_ends_makes_no_word_unknown() -> None:
+    """Unless the word is there with it."""
+    vocabulary = Vocabulary(("well", "well,", "don't", "3.5"))
+    written = ("Well", "Well,", "“Well!”", "...don't?!", "(3.5)", "...", "we-ll")
+    assert [vocabulary.id(word) for word in written] == [1, 2, 1, 3, 4, 0, 0]
+
+
 def test_most_frequent_first_and_ties_in_alphabetical_order() -> None:
     assert Vocabulary.from_counts({"b": 1, "a": 1, "z": 9}).words == ("z", "a", "b")
 
