@@ -18,7 +18,7 @@ from shards.index import ShardSet
 from shards.record import SPLITS, ClipRecord, RawClip, Word
 from shards.transcripts import recognised
 from shards.transcripts.attach import attach
-from shards.words import Vocabulary, without_punctuation
+from shards.words import Vocabulary, spoken_form
 from triptych.config import UserError
 
 
@@ -138,12 +138,8 @@ def _records(shard_set: ShardSet, keys: Collection[str]) -> Iterator[ClipRecord]
 
 
 def spoken(words: Sequence[Word] | None) -> list[str]:
-    """Words as the word error rate compares them: in lowercase, without punctuation at their ends.
-
-    Given transcripts are often written language ("Well, fine.") and recognised ones are not ("well fine").
-    """
-    stripped = [without_punctuation(word.text.lower()) for word in words or ()]
-    return [word for word in stripped if word]
+    """Words as the word error rate compares them, see `spoken_form`."""
+    return [form for word in words or () if (form := spoken_form(word.text))]
 
 
 def num_word_errors(reference: Sequence[str], heard: Sequence[str]) -> int:

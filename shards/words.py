@@ -58,11 +58,9 @@ class Vocabulary:
     def id(self, word: str) -> int:
         """1 to `len(words)`, or 0 for any other word; case does not matter.
 
-        One that is not there as it is written ("Well,") is the one without punctuation at its ends, if that is there:
-        given transcripts are often written language, and recognised ones, which a vocabulary may be of, are not.
+        One that is not there as it is written is its spoken form, if that is there.
         """
-        word = word.lower()
-        return self._ids.get(word) or self._ids.get(without_punctuation(word), 0)
+        return self._ids.get(word.lower()) or self._ids.get(spoken_form(word), 0)
 
     def steps(self, words: Sequence[Word]) -> tuple[list[int], Times]:
         """Id and times of each word."""
@@ -123,10 +121,13 @@ class PieceVocabulary:
 AnyVocabulary = Vocabulary | PieceVocabulary
 
 
-def without_punctuation(word: str) -> str:
-    """From its first letter or digit to its last one."""
+def spoken_form(word: str) -> str:
+    """In lower case, from its first letter or digit to its last one; empty where it has none.
+
+    Given transcripts are often written language ("Well, fine.") and recognised ones are not ("well fine").
+    """
     letters = [place for place, letter in enumerate(word) if letter.isalnum()]
-    return word[letters[0] : letters[-1] + 1] if letters else ""
+    return word[letters[0] : letters[-1] + 1].lower() if letters else ""
 
 
 def read_counts(path: Path, sha256: str | None = None) -> dict[str, int]:

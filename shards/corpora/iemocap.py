@@ -20,7 +20,9 @@ from shards.corpora import iemocap_evaluation
 from shards.corpora.iemocap_evaluation import Evaluation
 from shards.record import Cut, RawClip, Word
 from shards.transcripts import sphinx_wdseg
+from shards.transcripts.as_written import as_written
 from shards.transcripts.spread import spread
+from shards.words import spoken_form
 from triptych.config import UserError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,6 @@ hand to look: do so once, with `python -m shards show`."""
 _UTTERANCE = re.compile(r"(Ses0[1-5])([FM])_((impro|script)\w+)_([FM])\d{3}")
 _TRANSCRIBED = re.compile(r"(Ses0\w+) \[[^]]*\]:\s*(.*)")
 _NOISE = re.compile(r"\[[^]]*\]")
-_SPOKEN = re.compile(r"[^\W_](?:[\w']*[^\W_])?")
 _TOLD = 5
 
 
@@ -112,9 +113,11 @@ class IemocapConfig:
         }
         aligned = session / "sentences" / "ForcedAlignment" / dialogue / f"{evaluation.utterance}.wdseg"
         duration_s = round(evaluation.end_s - evaluation.start_s, 6)
-        words = _aligned(aligned)
-        if words is None and text is not None:
-            words = spread(" ".join(_SPOKEN.findall(_NOISE.sub(" ", text.lower()))), 0.0, duration_s)
+        words, written = _aligned(aligned), [] if text is None else _NOISE.sub(" ", text).split()
+        if words is not None:
+            words = as_written(words, written)
+        elif text is not None:
+            words = spread(" ".join(filter(spoken_form, written)), 0.0, duration_s)
             source["word_times"] = "spread"
         media = self._media(session, dialogue, evaluation, WEARER if letter == wearer else OTHER)
         return RawClip(

@@ -11,6 +11,7 @@ from shards.corpora.beside import given_or_below
 from shards.corpora.segment_words import ALIGNED, SPREAD, Line, Spoken, spread_lines, timed
 from shards.corpora.segments import INSTANT_S, Column, Published, Segment, read, tell_counts
 from shards.record import Cut, RawClip
+from shards.transcripts.as_written import as_written
 from triptych.config import UserError
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,15 @@ def _file(name: str, root: Path, field: str) -> Path:
 def _words(
     config: SegmentsConfig, root: Path, raw: Path, segments: Sequence[Segment], layout: Layout
 ) -> tuple[Spoken, str]:
+    folder = raw / layout.transcripts
+    written = spread_lines(folder, segments, layout.lines(raw)) if folder.is_dir() else {}
     if config.words is not None:
-        return timed(_file(config.words, root, "words"), segments), ALIGNED
-    if (folder := raw / layout.transcripts).is_dir():
-        return spread_lines(folder, segments, layout.lines(raw)), SPREAD
-    logger.warning("%s: no transcripts, and words is not set: the clips have no words", folder)
-    return {}, SPREAD
+        aligned = timed(_file(config.words, root, "words"), segments)
+        spelled = {key: [word.text for word in words] for key, words in written.items()}
+        return {key: as_written(words, spelled.get(key, ())) for key, words in aligned.items()}, ALIGNED
+    if not folder.is_dir():
+        logger.warning("%s: no transcripts, and words is not set: the clips have no words", folder)
+    return written, SPREAD
 
 
 class _Recordings:
