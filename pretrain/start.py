@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from shards import glove
+from shards.words import Vocabulary
 from triptych import config as configs
 from triptych.config import UserError
 from triptych.files import sha256
@@ -58,8 +59,8 @@ def start_from(folder: str | Path, encoder: Encoder) -> Start:
     folder = Path(folder)
     source = load(folder)
     _check_same(folder, source, encoder)
-    there = {word: place for place, word in enumerate(source.words, start=1)}
-    pairs = [(here, there[word]) for here, word in enumerate(encoder.words, start=1) if word in there]
+    there = Vocabulary(source.words)
+    pairs = [(here, known) for here, word in enumerate(encoder.words, start=1) if (known := there.id(word))]
     if encoder.words and not pairs and "text" in encoder.inputs:
         raise UserError(f"start_from: {folder} knows none of the run's words; is it of this language?")
     tables = _word_tables(encoder)

@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from shards.words import spoken_form
 from triptych.config import UserError, nearest
 
 MAX_DIMENSIONS = 10_000
@@ -60,13 +61,15 @@ def load(path: Path, words: Sequence[str]) -> GloVe:
     Args:
         path: a text file, a .gz of one, or a .zip of one; of several by ARCHIVE.zip/MEMBER.
         words: without repetition, none with blanks; written as the file has them. GloVe 6B is in lowercase, as our
-            vocabularies are; in 840B the lowercase entry is taken.
+            vocabularies are; in 840B the lowercase entry is taken. One that the file has not as it is written
+            ("okay!") has the vector of its spoken form.
 
     Raises:
         UserError: the file cannot be read or is cut short; a line has fewer numbers than the first one; a word that is
             asked for comes twice, or with more numbers or such that are not finite. The message names the line.
     """
-    rows = {word.encode(): row for row, word in enumerate(words, start=1)}
+    asked = list(dict.fromkeys([*words, *filter(None, map(spoken_form, words))]))
+    rows = {word.encode(): row for row, word in enumerate(asked, start=1)}
     lines: dict[int, int] = {}  # row -> the line that it is from
     matrix = np.zeros((0, 0), dtype=np.float32)
     dimensions, promised, number = 0, None, 0
@@ -74,7 +77,7 @@ def load(path: Path, words: Sequence[str]) -> GloVe:
         for number, line in _numbered(path, file):
             if number == 1:
                 dimensions, promised = _dimensions(path, line)
-                matrix = np.zeros((len(words) + 1, dimensions), dtype=np.float32)
+                matrix = np.zeros((len(asked) + 1, dimensions), dtype=np.float32)
                 if promised is not None:
                     continue
             row = rows.get(line[: line.find(b" ")])
@@ -84,16 +87,16 @@ def load(path: Path, words: Sequence[str]) -> GloVe:
             if row is None or (blanks > dimensions and _is_other_word(path, number, line, dimensions)):
                 continue
             if row in lines:
-                raise UserError(f"{path}, line {number}: {words[row - 1]!r} is on line {lines[row]} too; keep one")
+                raise UserError(f"{path}, line {number}: {asked[row - 1]!r} is on line {lines[row]} too; keep one")
             matrix[row] = _values(path, number, line)
             lines[row] = number
     if not dimensions:
         raise UserError(f"{path}: the file is empty")
     if promised is not None and number - 1 != promised:
         raise UserError(f"{path}: {number - 1} words where its first line says {promised}; it is cut short or too long")
-    found = np.zeros(len(words) + 1, dtype=bool)
-    found[list(lines)] = True
-    return GloVe(tuple(words), matrix, found)
+    spoken = [rows.get(spoken_form(word).encode(), 0) for word in words]
+    own = [0, *(row if row in lines else other for row, other in enumerate(spoken, start=1))]
+    return GloVe(tuple(words), matrix[own], np.isin(own, list(lines)))
 
 
 def _dimensions(path: Path, line: bytes) -> tuple[int, int | None]:

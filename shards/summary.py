@@ -12,7 +12,6 @@ from rich.table import Table
 
 from shards.label_counts import LabelCounts
 from shards.record import ClipRecord, Manifest
-from shards.words import spoken_form
 from triptych.modalities import FeatureSpec
 
 
@@ -56,7 +55,7 @@ class Tally:
         self.without_words += not words
         self.words_past_end += sum(word.start_s >= record.duration_s for word in words)
         self.speakers.add(record.speaker)
-        self.vocabulary.update(form for word in words if (form := spoken_form(word.text)))
+        self.vocabulary.update(word.text.lower() for word in words)
         self.labels.add(record.key, record.labels)
         self.lacking.update(lacking)
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shards.record import Word
-from shards.words import spoken_form
 from triptych.config import UserError
 
 
@@ -103,7 +102,7 @@ class WordErrors:
 
     def _other(self, text: str, choice: float) -> str:
         """A word of the training split, but not this one; `choice` is uniform in [0, 1)."""
-        own = self._numbers.get(spoken_form(text))
+        own = self._numbers.get(text.lower())
         start, end = (0, 0) if own is None else (int(self._ends[own - 1]) if own else 0, int(self._ends[own]))
         place = choice * (int(self._ends[-1]) - (end - start))
         if place >= start:  # the word's own span is passed over

@@ -53,6 +53,13 @@ def test_known_words_keep_their_vectors_and_new_ones_start_fresh(old: Path) -> N
     assert all(torch.equal(now[name], given[name]) for name in now if name != table)
 
 
+def test_a_written_word_starts_with_the_vector_of_its_spoken_form(old: Path) -> None:
+    encoder = make(("cat", "cat!", "dog!"), 2)
+    assert start_from(old, encoder).known == 2
+    given, now = (one.state_dict()["input.text.vectors.weight"] for one in (load(old), encoder))
+    assert torch.equal(now[1:3], given[OLD.index("cat") + 1].expand(2, -1))
+
+
 def test_clips_of_known_words_are_encoded_as_before(old: Path) -> None:
     encoder = make(NEW, 2).eval()
     start_from(old, encoder)

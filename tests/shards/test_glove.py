@@ -42,6 +42,12 @@ def test_rows_follow_the_words_and_unknown_ones_are_zeros(tmp_path: Path, kind: 
     assert glove.found.tolist() == [False, True, False, True, True]
 
 
+def test_a_word_that_is_not_there_as_it_is_written_has_the_vector_of_its_spoken_form(tmp_path: Path) -> None:
+    glove = load(written(tmp_path, LINES + "the! 9 9 9\n"), ("the", "the!", "“café...", "at?!", "...", "zebra!"))
+    assert glove.matrix[1:].tolist() == [[0.5, -1, np.float32(0.2)], [9, 9, 9], [4, 5, 6], [1, 2, 3], *2 * [[0, 0, 0]]]
+    assert glove.found.tolist() == [False, True, True, True, True, False, False]
+
+
 def test_the_header_and_the_blanks_of_fasttext(tmp_path: Path) -> None:
     glove = load(written(tmp_path, "2 3 \nthe 1 2 3 \nat 4 5 6 \n"), ("at", "2"))
     assert glove.matrix.tolist() == [[0, 0, 0], [4, 5, 6], [0, 0, 0]]
