@@ -3,6 +3,7 @@
 python -m shards features SHARDS out=FOLDER features.video.vgg16.weights=FILE      a network: where a GPU is
 python -m shards features SHARDS out=FOLDER features.audio.lfbe.bands=40 drop=[m4a]
 python -m shards features SHARDS out=FOLDER encoder=ENCODER dtype=float16          what its frozen towers say
+python -m shards features SHARDS out=FOLDER transcripts=ASR                        the words of a recogniser
 python -m shards features SHARDS out=FOLDER part=3/40 ...                          on as many machines at once
 python -m shards merge FOLDER                                                      after all parts
 
@@ -14,6 +15,9 @@ With encoder= (a folder or config, as of `python -m finetune`) the new set has w
 towers say of each clip, and none of its media; and FOLDER/encoder is an encoder that reads it. A head on a frozen
 encoder then trains without running it: `python -m finetune CONFIG init=[frozen] encoder=FOLDER/encoder shards=FOLDER`.
 
+With transcripts= (a folder of `python -m shards transcribe`, or files of another recogniser) the new set has these
+words in place of the clips' own, to train on, alone or beside features.
+
 The plan, and what is written so far, lie in FOLDER/work until the merge. After a kill, the same command goes on (also
 as `python -m shards features FOLDER/work/config.yaml`): shards that are done stay. The first argument is a shard set
 or such a file. Two parts on one GPU use it better than one: one decodes while the other computes.
@@ -21,7 +25,7 @@ or such a file. Two parts on one GPU use it better than one: one decodes while t
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -35,6 +39,7 @@ from shards.features.config import FeaturesConfig, build
 from shards.fill import Sample, fill_part
 from shards.index import ShardSet
 from shards.merge import merge
+from shards.other_words import OtherWords
 from shards.pool import Failure
 from shards.record import Manifest
 from shards.rewrite import AddFeaturesConfig as AddFeaturesConfig  # what the command is told
@@ -89,11 +94,11 @@ def add_part(config: AddFeaturesConfig) -> None:
 
         add_sequences.add_part(config, config.encoder, source, work)
         return
-    wanted = _missing(config, source.manifest)
+    wanted, words = _missing(config, source.manifest), rewrite.other_words(config, source)
     settings = {feature.spec.name: dict(feature.spec.settings) for feature in build(wanted).values()}
     identity = leaves(
         {
-            "shards": rewrite.identity_of(source),
+            **rewrite.identity_of(source, words),
             "drop": sorted(config.drop),
             "features": to_dict(config.features),
             "settings": settings,  # the hash of a network's weights is here
@@ -107,7 +112,7 @@ def add_part(config: AddFeaturesConfig) -> None:
         rewrite.plan(work, source, specs, identity, config)
 
     plan = work.prepare(identity, plan_it)
-    samples = partial(_samples, config, source, wanted)
+    samples = partial(_samples, config, source, wanted, words)
     fill_part(work, plan, samples, part=config.part, retry=config.retry, most_bad=config.max_quarantined_share)
 
 
@@ -129,7 +134,7 @@ def _missing(config: AddFeaturesConfig, manifest: Manifest) -> FeaturesConfig:
                 f"{config.shards}: holds a feature {there.name} that differs in {', '.join(differs)}; to put this one "
                 f"in its place, add drop=[{there.name}.npy]"
             )
-    if not build(missing):
+    if not build(missing) and config.transcripts is None:
         given = ", ".join(feature.spec.name for feature in build(config.features).values())
         told = f"holds {given} already" if given else "nothing to add: give features.audio.NAME or features.video.NAME"
         raise UserError(f"{config.shards}: {told}")
@@ -170,9 +175,20 @@ def _samples(
     config: AddFeaturesConfig,
     source: ShardSet,
     wanted: FeaturesConfig,
+    words: OtherWords | None,
     shards: Iterator[tuple[PlannedShard, IO[str]]],
 ) -> Generator[tuple[str, Sample | Failure]]:
-    """The clips of planned shards with their features."""
+    """The clips of planned shards with their features, and other words if there are any."""
+
+    def finished(sample: Sample, computed: Mapping[str, bytes]) -> Sample:
+        kept = {name: data for name, data in sample.members.items() if name not in config.drop}
+        return rewrite.with_words(Sample(sample.record, {**kept, **computed}), words)
+
+    if not build(wanted):
+        for shard, _ in shards:
+            for sample in rewrite.read(source, shard):
+                yield sample.record.key, finished(sample, {})
+        return
     waiting: deque[Sample] = deque()
 
     def clips() -> Iterator[Media]:
@@ -192,11 +208,7 @@ def _samples(
     with closing(computing) as results:
         for _, computed in results:
             sample = waiting.popleft()
-            if isinstance(computed, Failure):
-                yield sample.record.key, computed
-            else:
-                kept = {name: data for name, data in sample.members.items() if name not in config.drop}
-                yield sample.record.key, Sample(sample.record, {**kept, **computed})
+            yield sample.record.key, computed if isinstance(computed, Failure) else finished(sample, computed)
 
 
 def _is_media(extension: str) -> bool:

@@ -31,6 +31,7 @@ from shards.encoders import Opened, open_encoder, vocabulary_of
 from shards.features.recover import features_of
 from shards.fill import Sample, fill_part
 from shards.index import ShardSet
+from shards.other_words import OtherWords
 from shards.pool import Failure
 from shards.pretrained_on import ACCOUNT, run_of
 from shards.probe import npy
@@ -69,7 +70,8 @@ def add_part(config: AddFeaturesConfig, given: str, source: ShardSet, work: Work
     specs = stored_specs(opened, config.dtype)
     encoder = opened.encoder
     told = check_suits(source, encoder.inputs, encoder.words, {})
-    identity = leaves({"shards": rewrite.identity_of(source), "encoder": opened.fingerprint, "dtype": config.dtype})
+    words = rewrite.other_words(config, source)
+    identity = leaves({**rewrite.identity_of(source, words), "encoder": opened.fingerprint, "dtype": config.dtype})
     plan = work.prepare(identity, lambda: rewrite.plan(work, source, list(specs.values()), identity, config))
     folder = _save_encoder(opened, specs, work)
     lost = [name for name, width in encoder.widths.items() if name not in specs or width != specs[name].shape[0]]
@@ -80,7 +82,7 @@ def add_part(config: AddFeaturesConfig, given: str, source: ShardSet, work: Work
         )
     for fact in told.values():
         console.print(fact, soft_wrap=True, markup=False)
-    samples = partial(_samples, config, source, encoder, specs)
+    samples = partial(_samples, config, source, encoder, specs, words)
     fill_part(work, plan, samples, part=config.part, retry=config.retry, most_bad=config.max_quarantined_share)
     console.print(f"{folder} reads it: init=[frozen] encoder={folder} shards={work.out}", soft_wrap=True, markup=False)
 
@@ -149,6 +151,7 @@ def _samples(
     source: ShardSet,
     encoder: Encoder,
     specs: Mapping[str, FeatureSpec],
+    words: OtherWords | None,
     shards: Iterator[tuple[PlannedShard, IO[str]]],
 ) -> Generator[tuple[str, Sample | Failure]]:
     """The clips of planned shards with what the towers say."""
@@ -163,13 +166,15 @@ def _samples(
             labels={},
             prepare=None,
             keep_damaged=True,
+            heard=words,
         )
         waiting: deque[MicroBatch] = deque()
         plans = _plans(source, planned, config.batch_clips, waiting)
         workers = config.workers or len(os.sched_getaffinity(0))
         with closing(read_batches(clips, plans, workers)) as batches:
             for batch in batches:
-                yield from _of_batch(batch, waiting.popleft(), clips, encoder, specs)
+                for key, sample in _of_batch(batch, waiting.popleft(), clips, encoder, specs):
+                    yield key, rewrite.with_words(sample, words) if isinstance(sample, Sample) else sample
 
 
 def _plans(

@@ -11,6 +11,7 @@ or cut out of a recording, or its frames as pictures (`<key>.frames.npz`), and o
     train-000000.index.json       ShardIndex: where each member lies, with its CRC-32
 """
 
+import json
 import math
 import re
 from dataclasses import asdict, dataclass, field
@@ -145,6 +146,10 @@ class ClipRecord:
         # not asdict, which copies every number of a series and was a third of the time to write clips of text
         words = None if self.words is None else tuple(map(asdict, self.words))
         return {**vars(self), "words": words}
+
+    def to_bytes(self) -> bytes:
+        """Content of a sample's JSON."""
+        return json.dumps(self.to_json(), ensure_ascii=False, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ClipRecord":

@@ -15,6 +15,7 @@ from shards.cache import CacheConfig
 from shards.features.config import FeaturesConfig
 from shards.fill import Sample
 from shards.index import ShardSet
+from shards.other_words import OtherWords, read_transcript
 from shards.record import SPLITS, ClipRecord
 from shards.work import Plan, PlannedShard, Work, part_of
 from triptych.config import UserError, dump
@@ -36,6 +37,9 @@ class AddFeaturesConfig:
     YAML file, or a name of configs/encoder/."""
     dtype: Literal["float32", "float16"] = "float32"
     """Of the sequences; float16 takes half the space and rounds to three digits."""
+    transcripts: str | None = None
+    """Words for the new set in place of the clips' own: a folder of `python -m shards transcribe`, or files of another
+    recogniser (shards/transcripts/attach.py). With or without features."""
     drop: list[str] = field(default_factory=list)
     """Files to leave out of the new set, by extension: the media of a feature (mp4), or another feature (lfbe.npy)."""
     workers: int | None = None
@@ -75,10 +79,13 @@ class AddFeaturesConfig:
         part_of(self.part)
 
 
-def identity_of(source: ShardSet) -> str:
-    """Tells the set from all others, wherever it lies."""
+def identity_of(source: ShardSet, words: OtherWords | None) -> dict[str, str]:
+    """Tells the set, and other words, from all others, wherever they lie."""
     manifest = json.dumps(source.manifest.to_json(), sort_keys=True)
-    return f"manifest {sha256(manifest.encode()).hexdigest()}"
+    return {
+        "shards": f"manifest {sha256(manifest.encode()).hexdigest()}",
+        "words": "the clips' own" if words is None else words.sha256,
+    }
 
 
 def plan(
@@ -123,8 +130,38 @@ def plan(
     encoder = config.encoder
     if encoder is not None and os.path.exists(encoder):  # else the name of a shipped one
         encoder = os.path.abspath(encoder)
-    again = replace(config, shards=location, encoder=encoder, part=None, retry=False)
+    transcripts = config.transcripts and os.path.abspath(config.transcripts)
+    again = replace(config, shards=location, encoder=encoder, transcripts=transcripts, part=None, retry=False)
     work.save(planned_set, ((shard.name, []) for shard in shards), dump(again))
+
+
+def other_words(config: AddFeaturesConfig, source: ShardSet) -> OtherWords | None:
+    """What the clips of the new set say; None where they keep their words.
+
+    Raises:
+        UserError: see `read_transcript`; or the set holds what an encoder said of the words.
+    """
+    if config.transcripts is None:
+        return None
+    if of_text := [spec["name"] for spec in source.manifest.features if spec["modality"] == "text"]:
+        raise UserError(
+            f"transcripts: {config.shards} holds {', '.join(of_text)}, which an encoder said of the clips' own words; "
+            "start from the set that it was computed from, and give encoder beside transcripts"
+        )
+    keys = {key for name in source.splits for key in source.split(name).keys}
+    try:
+        return read_transcript(source, config.transcripts, keys)
+    except UserError as error:
+        raise UserError(f"transcripts: {error}") from None
+
+
+def with_words(sample: Sample, words: OtherWords | None) -> Sample:
+    """The clip with other words, and without a remark on the times of its own; as it is without any."""
+    if words is None:
+        return sample
+    told = {name: value for name, value in sample.record.source.items() if name != "word_times"}
+    record = replace(sample.record, words=words.words[sample.record.key], source=told)
+    return Sample(record, {**sample.members, "json": record.to_bytes()})
 
 
 def ids_of(source: ShardSet, shard: PlannedShard) -> range:

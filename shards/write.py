@@ -9,7 +9,6 @@ The plan, and what is written so far, lie in OUT/work until the merge. After a k
 that are done stay. slurm/shards.sbatch runs the parts as a job array.
 """
 
-import json
 import logging
 import math
 import os
@@ -172,8 +171,7 @@ def _sample(clip: RawClip, split: str, opened: Opened) -> Sample:
         source=clip.source,
         labels=clip.labels,
     )
-    text = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-    return Sample(record, {**opened.members, "json": text.encode()})
+    return Sample(record, {**opened.members, "json": record.to_bytes()})
 
 
 def prepare(config: WriteConfig) -> Plan:

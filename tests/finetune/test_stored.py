@@ -16,6 +16,7 @@ from finetune.heads.sse_ft import SseFtHeadConfig
 from finetune.plan import make_plan
 from finetune.train import run
 from shards import add_features
+from shards.index import ShardSet
 from triptych.config import UserError
 from triptych.distributed import Distributed
 from triptych.optim import OptimizerConfig
@@ -106,3 +107,29 @@ def test_shards_and_encoder_that_do_not_belong_together_are_refused_before_train
     for shards, says in ((moods / "shards", "holds none"), (stored["float16"], "holds another.* dtype")):
         with pytest.raises(UserError, match=f"{says}.*text_sequence"):
             make_plan(config(stored["float32"] / "encoder", shards, tmp_path))
+
+
+def test_of_other_words_they_are_those_of_a_set_that_has_these_words(moods, over_roberta, tmp_path):
+    """And once a set holds what was said of the clips' own words, others come too late."""
+    own = ShardSet(moods / "shards")
+    records = [own.split(name).record(number) for name in own.splits for number in range(len(own.split(name)))]
+    opposite = {"bad": "good", "good": "bad", "fine": "fine"}
+    lines = [f"{record.key} 1 {w.start_s} 0.2 {opposite[w.text]}" for record in records for w in record.words]
+    (tmp_path / "asr.ctm").write_text("\n".join(lines))
+    asr, encoder = f"transcripts={tmp_path / 'asr.ctm'}", f"encoder={over_roberta}"
+    for name, source, given in (
+        ("heard", moods / "shards", [asr]),
+        ("then", tmp_path / "heard", [encoder]),
+        ("at_once", moods / "shards", [asr, encoder]),
+    ):
+        add_features.run(str(source), [*given, f"out={tmp_path / name}", "workers=1"])
+
+    then, at_once = (
+        [split.read(number) for split in map(given.split, given.splits) for number in range(len(split))]
+        for given in map(ShardSet, (tmp_path / "then", tmp_path / "at_once"))
+    )
+    assert then == at_once
+    assert {"text_sequence.npy", "audio_sequence.npy"} <= then[0].keys()
+    assert json.loads(at_once[0]["json"])["words"][0]["text"] == opposite[records[0].words[0].text]
+    with pytest.raises(UserError, match=r"transcripts: .*then holds text_sequence"):
+        add_features.run(str(tmp_path / "then"), [asr, f"out={tmp_path / 'late'}"])
