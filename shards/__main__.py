@@ -10,7 +10,7 @@ COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
     "features": (
         "SHARDS",
-        "shard set -> a new one in out=FOLDER with precomputed features, or a frozen encoder's",
+        "shard set -> a new one in out=FOLDER with precomputed features, a frozen encoder's, or other words",
     ),
     "merge": ("FOLDER", "after all parts of `write` or `features`: their reports -> one shard set with a manifest"),
     "transcribe": ("CONFIG", "raw corpus -> word times by a speech recogniser, for a corpus without transcripts"),
