@@ -10,7 +10,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -85,21 +86,23 @@ class PieceVocabulary:
     spec: ClassVar[FeatureSpec] = PIECES
 
     def steps(self, words: Sequence[Word]) -> tuple[list[int], Times]:
-        """Id and times of each piece of the words with a space between them; a word's time is shared by its letters.
+        """Id and times of each piece of the words with a space between them; a word's pieces share its time by their
+        letters, of which each counts as having one at least.
 
         No text is one of the model's special tokens, whatever it looks like.
         """
-        ends = list(accumulate(len(word.text) + 1 for word in words))
-        starts = [0, *ends[:-1]]
+        starts = [0, *accumulate(len(word.text) + 1 for word in words)][: len(words)]
         encoded = self._cut.encode(" ".join(word.text for word in words), add_special_tokens=False)
-        times = []
-        for begin, end in encoded.offsets:
-            number = bisect_right(starts, max(begin, end - 1)) - 1
-            word, origin = words[number], starts[number]
-            letters = (min(max(place - origin, 0), len(word.text)) for place in (begin, end))
-            share_s = (word.end_s - word.start_s) / max(1, len(word.text))
-            first_s, last_s = (word.start_s + letter * share_s for letter in letters)
-            times.append((first_s, last_s))
+        numbers = [bisect_right(starts, end) - 1 for _, end in encoded.offsets]  # the space before a word is the word's
+        letters = [
+            max(1, end - max(begin, starts[number]))
+            for number, (begin, end) in zip(numbers, encoded.offsets, strict=True)
+        ]
+        times: Times = []
+        for number, group in groupby(zip(numbers, letters, strict=True), key=itemgetter(0)):
+            word, edges = words[number], [0, *accumulate(size for _, size in group)]
+            edges_s = [word.start_s + (word.end_s - word.start_s) * edge / edges[-1] for edge in edges]
+            times += pairwise(edges_s)
         return encoded.ids, times
 
     @property

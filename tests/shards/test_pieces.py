@@ -38,7 +38,11 @@ def test_the_pieces_of_a_word_share_its_time_by_their_letters(text_models, kind)
     ids, times = vocabulary.steps([Word("zoo", 1.0, 1.3), Word("happy", 2.0, 2.5)])
     assert len(ids) == 4
     np.testing.assert_allclose(times, [(1.0, 1.1), (1.1, 1.2), (1.2, 1.3), (2.0, 2.5)], atol=1e-9)
-    assert all(0 <= start <= end <= len(TEXT.split()) for start, end in vocabulary.steps(spoken(TEXT))[1])
+    times = np.array(vocabulary.steps(spoken(TEXT))[1])
+    lengths = times[:, 1] - times[:, 0]
+    assert lengths.min() > 0.02  # also of a piece that is a space, or a byte of a letter
+    assert lengths.sum() == pytest.approx(0.5 * len(TEXT.split()))
+    assert (times[1:, 0] >= times[:-1, 1] - 1e-9).all()
 
 
 @pytest.mark.parametrize(("kind", "special"), [("bert", "[MASK]"), ("roberta", "</s>")])
