@@ -84,9 +84,8 @@ class Baselines:
     def _inputs(self, encoder: Encoder, shown: Collection[str]) -> InputMeans:
         """With the encoder's words; those of the clips beside one that reads pieces."""
         seen = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
-        of_pieces = [modality for modality, spec in seen.items() if spec.is_pieces]
-        if of_pieces:
-            return InputMeans({**seen, **dict.fromkeys(of_pieces, WORDS)}, self._shard_set.vocabulary())
+        if "text" in seen and seen["text"].is_pieces:
+            return InputMeans({**seen, "text": WORDS}, self._shard_set.vocabulary())
         return InputMeans(seen, Vocabulary(encoder.words) if reads_words(seen) else None)
 
     def _mark(self, kind: str, identity: str, name: str) -> str:

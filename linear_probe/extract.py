@@ -17,7 +17,6 @@ from linear_probe.feature_cache import FeatureCache, digest
 from linear_probe.passes import Pass, Wanted
 from linear_probe.table import Table
 from shards.index import ShardSet
-from shards.record import SPLITS
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.steps import num_steps
@@ -109,19 +108,18 @@ def _clips(shard_set: ShardSet, store: FeatureCache | None) -> _Clips:
     if not shard_set.splits:
         raise UserError(f"{shard_set.location}: has no clip")
     keys, durations = {}, []
-    for split in SPLITS:
-        if split in shard_set.splits:
-            listed = [{"what": what, "split": split, "shards": shard_set.identity} for what in ("keys", "durations")]
-            kept = [store.get(identity) for identity in listed] if store else []
-            found = [array for array in kept if array is not None]
-            if len(found) < 2:  # seconds at a million clips: all indexes are opened, though no media
-                opened = shard_set.split(split)
-                found = [np.frombuffer("\n".join(opened.keys).encode(), dtype=np.uint8), opened.durations]
-                for identity, array in zip(listed, found, strict=True):
-                    if store:
-                        store.put(identity, array)
-            keys[split] = tuple(found[0].tobytes().decode().split("\n"))
-            durations.append(found[1])
+    for split in shard_set.splits:
+        listed = [{"what": what, "split": split, "shards": shard_set.identity} for what in ("keys", "durations")]
+        kept = [store.get(identity) for identity in listed] if store else []
+        found = [array for array in kept if array is not None]
+        if len(found) < 2:  # seconds at a million clips: all indexes are opened, though no media
+            opened = shard_set.split(split)
+            found = [np.frombuffer("\n".join(opened.keys).encode(), dtype=np.uint8), opened.durations]
+            for identity, array in zip(listed, found, strict=True):
+                if store:
+                    store.put(identity, array)
+        keys[split] = tuple(found[0].tobytes().decode().split("\n"))
+        durations.append(found[1])
     return _Clips(keys, np.concatenate(durations))
 
 

@@ -136,8 +136,8 @@ def _missing(config: AddFeaturesConfig, manifest: Manifest) -> FeaturesConfig:
             )
     if not build(missing) and config.transcripts is None:
         given = ", ".join(feature.spec.name for feature in build(config.features).values())
-        told = f"holds {given} already" if given else "nothing to add: give features.audio.NAME or features.video.NAME"
-        raise UserError(f"{config.shards}: {told}")
+        nothing = "nothing to add: give features.audio.NAME, features.video.NAME, encoder or transcripts"
+        raise UserError(f"{config.shards}: {f'holds {given} already' if given else nothing}")
     return missing
 
 
@@ -150,7 +150,7 @@ def _kept(config: AddFeaturesConfig, manifest: Manifest) -> list[FeatureSpec]:
 def _check_drop(config: AddFeaturesConfig, source: ShardSet, specs: Sequence[FeatureSpec]) -> None:
     """Refuse to drop what is not there, and the only picture or sound that is left of a clip."""
     kinds = set[frozenset[str]]()
-    for name in dict.fromkeys(shard.split for shard in source.manifest.shards):
+    for name in source.splits:
         split = source.split(name)
         kinds |= {frozenset(split.extensions(sample_id)) for sample_id in range(len(split))}
     there = {extension for kind in kinds for extension in kind}

@@ -173,8 +173,7 @@ def _samples(
         workers = config.workers or len(os.sched_getaffinity(0))
         with closing(read_batches(clips, plans, workers)) as batches:
             for batch in batches:
-                for key, sample in _of_batch(batch, waiting.popleft(), clips, encoder, specs):
-                    yield key, rewrite.with_words(sample, words) if isinstance(sample, Sample) else sample
+                yield from _of_batch(batch, waiting.popleft(), clips, encoder, specs, words)
 
 
 def _plans(
@@ -190,7 +189,12 @@ def _plans(
 
 
 def _of_batch(
-    batch: Batch, plan: MicroBatch, clips: Clips, encoder: Encoder, specs: Mapping[str, FeatureSpec]
+    batch: Batch,
+    plan: MicroBatch,
+    clips: Clips,
+    encoder: Encoder,
+    specs: Mapping[str, FeatureSpec],
+    words: OtherWords | None,
 ) -> Iterator[tuple[str, Sample | Failure]]:
     damaged = dict(batch.damaged)
     with torch.inference_mode():
@@ -211,7 +215,7 @@ def _of_batch(
                 spec = specs[name]
                 members[f"{spec.name}.npy"] = npy(_rounded(steps_TD, spec))
                 members[f"{spec.name}.times.npy"] = npy(_times(batch.tracks[name], row, len(steps_TD), spec))
-        yield record.key, Sample(record, members)
+        yield record.key, rewrite.with_words(Sample(record, members), words)
 
 
 def _rounded(steps_TD: np.ndarray, spec: FeatureSpec) -> np.ndarray:

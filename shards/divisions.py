@@ -117,7 +117,7 @@ def _shown(shard_set: ShardSet) -> dict[str, list[_Shown]]:
     """Split -> its clips as a rule may see them."""
     clips: dict[str, list[_Shown]] = {}
     quiet = not Console().is_terminal
-    for name in (name for name in SPLITS if name in shard_set.splits):
+    for name in shard_set.splits:
         split = shard_set.split(name)
         records = map(split.record, range(len(split)))
         clips[name] = [

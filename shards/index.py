@@ -21,7 +21,7 @@ import numpy as np
 from shards.cache import CacheConfig
 from shards.headers import header_problems
 from shards.recent import OpenFile, Recent
-from shards.record import ClipRecord, Manifest, Member, ShardIndex, ShardInfo
+from shards.record import SPLITS, ClipRecord, Manifest, Member, ShardIndex, ShardInfo
 from shards.storage import DamagedShard, Folder, Remote, storage_of
 from shards.words import Vocabulary, parse_counts
 from triptych.config import UserError
@@ -218,8 +218,9 @@ class ShardSet:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the written splits that have clips."""
-        return tuple(dict.fromkeys(shard.split for shard in self.manifest.shards if shard.num_samples))
+        """Names of the written splits that have clips, in the order of SPLITS."""
+        there = {shard.split for shard in self.manifest.shards if shard.num_samples}
+        return tuple(name for name in SPLITS if name in there)
 
     def split(self, name: str) -> "Split":
         """One split's samples.

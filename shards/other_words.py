@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.index import ShardSet
-from shards.record import SPLITS, ClipRecord, RawClip, Word
+from shards.record import ClipRecord, RawClip, Word
 from shards.transcripts import recognised
 from shards.transcripts.attach import attach
 from shards.words import Vocabulary, spoken_form
@@ -128,7 +128,7 @@ def _records(shard_set: ShardSet, keys: Collection[str]) -> Iterator[ClipRecord]
     """Of all `keys`, in the order of the shards."""
     missing = set(keys)
     places = []
-    for split in (shard_set.split(name) for name in SPLITS if name in shard_set.splits):
+    for split in map(shard_set.split, shard_set.splits):
         places += [(split, sample_id) for sample_id, key in enumerate(split.keys) if key in missing]
         missing.difference_update(split.keys)
     if missing:

@@ -16,7 +16,7 @@ from shards.features.config import FeaturesConfig
 from shards.fill import Sample
 from shards.index import ShardSet
 from shards.other_words import OtherWords, read_transcript
-from shards.record import SPLITS, ClipRecord
+from shards.record import ClipRecord
 from shards.work import Plan, PlannedShard, Work, part_of
 from triptych.config import UserError, dump
 from triptych.modalities import FeatureSpec
@@ -106,8 +106,7 @@ def plan(
     manifest = source.manifest
     shards = [
         PlannedShard(name=_name(split, number), split=split, num_clips=size)
-        for split in SPLITS
-        if any(shard.split == split for shard in manifest.shards)
+        for split in source.splits
         for number, size in enumerate(source.split(split).shard_sizes)
     ]
     num_clips = sum(shard.num_clips for shard in shards)

@@ -25,7 +25,7 @@ from shards.contact_sheet import Clip, contact_sheet
 from shards.index import ShardSet, Split
 from shards.label_figure import label_figure
 from shards.label_tables import label_tables
-from shards.record import SPLITS, Manifest
+from shards.record import Manifest
 from shards.split import print_split
 from shards.summary import Tally, splits_table
 from triptych.config import UserError, load
@@ -64,7 +64,7 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
     """
     config = load(ShowConfig, {}, overrides)
     shard_set, console = ShardSet(target, config.cache), Console()
-    splits = {name: shard_set.split(name) for name in SPLITS if any(s.split == name for s in shard_set.manifest.shards)}
+    splits = {name: shard_set.split(name) for name in shard_set.splits}
     tallies = _count(splits, quiet=not console.is_terminal)
     _print_splits(console, shard_set, tallies)
     _print_words_and_labels(console, tallies)

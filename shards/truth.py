@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.index import ShardSet
-from shards.record import SPLITS, ClipRecord
+from shards.record import ClipRecord
 from triptych.config import UserError
 from triptych.labels import UNLABELLED, Series
 from triptych.protocols.protocol import Protocol, Target
@@ -94,8 +94,7 @@ class Truth:
         """Split -> key -> sample id."""
         return {
             name: {key: sample_id for sample_id, key in enumerate(self._shard_set.split(name).keys)}
-            for name in SPLITS
-            if name in self._shard_set.splits
+            for name in self._shard_set.splits
         }
 
     def _value(self, record: ClipRecord) -> Any:

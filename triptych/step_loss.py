@@ -18,7 +18,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """How the arithmetic of a training is done; no field changes what is learnt, but for rounding."""
+    """How the arithmetic of a training is done."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 and fp16 are autocast; weights, gradients and optimizer state stay fp32. fp16 scales the loss, and leaves

@@ -158,7 +158,7 @@ class WeakLabels(Objective):
 
     def _check_file(self, table: FileLabels, shard_set: ShardSet) -> list[str]:
         listed = 0
-        for split in dict.fromkeys(shard.split for shard in shard_set.manifest.shards):
+        for split in shard_set.splits:
             keys = shard_set.split(split).keys
             listed += int(np.isin(hashes_of(keys), table.hashes).sum())
             if split == "train":

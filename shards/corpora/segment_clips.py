@@ -99,14 +99,19 @@ def _words(
     config: SegmentsConfig, root: Path, raw: Path, segments: Sequence[Segment], layout: Layout
 ) -> tuple[Spoken, str]:
     folder = raw / layout.transcripts
-    written = spread_lines(folder, segments, layout.lines(raw)) if folder.is_dir() else {}
-    if config.words is not None:
-        aligned = timed(_file(config.words, root, "words"), segments)
-        spelled = {key: [word.text for word in words] for key, words in written.items()}
-        return {key: as_written(words, spelled.get(key, ())) for key, words in aligned.items()}, ALIGNED
-    if not folder.is_dir():
+    if config.words is None:
+        if folder.is_dir():
+            return spread_lines(folder, segments, layout.lines(raw)), SPREAD
         logger.warning("%s: no transcripts, and words is not set: the clips have no words", folder)
-    return written, SPREAD
+        return {}, SPREAD
+    aligned, written = timed(_file(config.words, root, "words"), segments), Spoken()
+    if folder.is_dir():
+        try:
+            written = spread_lines(folder, segments, layout.lines(raw))
+        except UserError as error:  # of their spelling alone
+            logger.warning("%s; the words of %s stay as they are spelled there", error, config.words)
+    spelled = {key: [word.text for word in words] for key, words in written.items()}
+    return {key: as_written(words, spelled.get(key, ())) for key, words in aligned.items()}, ALIGNED
 
 
 class _Recordings:

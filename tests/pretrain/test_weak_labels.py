@@ -186,7 +186,7 @@ def shards(sources: list[dict[str, str]] | None = None, **labels: dict[str, int]
     splits = {"train": Split("abc"), "valid": Split("v")}
     infos = [SimpleNamespace(split=name) for name in splits]
     manifest = SimpleNamespace(labels=labels, numbers={}, shards=infos, written=4)
-    return SimpleNamespace(manifest=manifest, split=splits.__getitem__, location="the set")
+    return SimpleNamespace(manifest=manifest, splits=tuple(splits), split=splits.__getitem__, location="the set")
 
 
 def test_how_many_clips_have_a_label_is_told(write_file: WriteFile) -> None:

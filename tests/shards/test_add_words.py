@@ -116,21 +116,10 @@ def test_transcripts_that_lack_clips_or_come_too_late_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_remark_on_the_times_of_the_clips_own_words_does_not_stay() -> None:
-    source = {"word_times": "spread", "video": "v"}
-    record = ClipRecord(
-        key="a",
-        speaker="s",
-        split="train",
-        duration_s=1.0,
-        has_audio=False,
-        has_video=False,
-        words=(Word("hi", 0.0, 1.0),),
-        source=source,
-        labels={"emotion": "happy"},
-    )
-    sample = Sample(record, {"json": record.to_bytes(), "wav": b"sound"})
+def test_a_remark_on_the_times_of_the_clips_own_words_does_not_stay(tiny_shards: Callable[..., Path]) -> None:
+    record, members = next(clips(tiny_shards()))
+    sample = Sample(replace(record, source={"word_times": "spread", "video": "v"}), members)
     assert with_words(sample, None) is sample
-    heard = with_words(sample, OtherWords({"a": None}))
+    heard = with_words(sample, OtherWords({record.key: None}))
     assert heard.record == replace(record, words=None, source={"video": "v"})
-    assert heard.members == {"json": heard.record.to_bytes(), "wav": b"sound"}
+    assert heard.members == {**members, "json": heard.record.to_bytes()}

@@ -26,8 +26,8 @@ FEWEST_QUERIES = 64
 """Of a tile, however many the keys are: products of fewer rows are slow."""
 
 LEVELS = 1 << 16
-"""Dropout takes 16 bits of a random number for a weight: torch's Bernoulli numbers, one a weight, take six times as
-long there. Its rate is rounded to a multiple of 1 / LEVELS, and what is kept is scaled by that very rate."""
+"""Dropout takes 16 bits of a random number for a weight, for torch's Bernoulli numbers, one a weight, are slow on a
+CPU. Its rate is rounded to a multiple of 1 / LEVELS, and what is kept is scaled by that very rate."""
 
 LONG = 1 << 16
 """Scores of a clip and head from which on tiles are faster than all heads at once (200 queries and keys: as fast)."""
@@ -116,7 +116,7 @@ def kept(shape: torch.Size, rate: float, dtype: torch.dtype, generator: Generato
     """1 where a weight is kept, and 0 elsewhere."""
     numbers = torch.empty(-(-shape.numel() // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
     parts = numbers.view(torch.int16)[: shape.numel()].view(shape)
-    # Into numbers at once: by way of booleans it takes six times as long.
+    # into numbers at once, which is faster than by way of booleans
     return torch.ge(parts, _dropped_levels(rate) - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
 
 

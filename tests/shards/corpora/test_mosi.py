@@ -56,14 +56,20 @@ def test_transcripts_lines_are_found_through_the_times_of_their_numbers(mosi: Pa
     assert "Once" in {clip.words[0].text for clip in twins if clip.words}  # each has a line of its own
 
 
-def test_transcripts_without_their_table_are_refused(mosi: Path, tmp_path: Path) -> None:
-    for name in ("CMU_MOSI_Opinion_Labels.csd", "cmu_mosi_std_folds.py"):
+def test_transcripts_without_their_table_are_refused_unless_other_words_are_there(
+    mosi: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("CMU_MOSI_Opinion_Labels.csd", "cmu_mosi_std_folds.py", "CMU_MOSI_TimestampedWords.csd"):
         (tmp_path / name).symlink_to(mosi / name)
     (tmp_path / "Raw").mkdir()
     (tmp_path / "Raw" / "Transcript").symlink_to(mosi / "Raw" / "Transcript")
 
     with pytest.raises(UserError, match=r"OpinionLevelSentiment\.csv: cannot be read"):
         clips_of(tmp_path, media=False)
+    clips = clips_of(tmp_path, media=False, words="CMU_MOSI_TimestampedWords.csd")
+    texts = [word.text for clip in clips for word in clip.words or ()]
+    assert texts == [text.lower() for text in texts] != []
+    assert "the words of CMU_MOSI_TimestampedWords.csd stay as they are spelled there" in caplog.text
 
 
 def test_a_segment_of_no_length_cannot_be_cut(mosi: Path) -> None:
