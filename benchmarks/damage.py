@@ -162,8 +162,8 @@ def write_ours(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
     import numpy as np
 
     from shards.record import Manifest
-    from shards.tar import ShardWriter
     from shards.vocabulary import Vocabulary
+    from shards.writing.tar import ShardWriter
 
     folder.mkdir(parents=True)
     writer = ShardWriter(folder, "train-000000", "train")
@@ -197,7 +197,7 @@ def write_ours(folder: Path, clips: dict[str, dict[str, bytes]]) -> Path:
 
 def read_ours(folder: Path) -> tuple[dict[str, str], str]:
     """Key -> hash of what reading delivers, and the error that ended it, if one did."""
-    from shards.index import ShardSet
+    from shards.reading.index import ShardSet
     from triptych.config import UserError
 
     found: dict[str, str] = {}
@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> None:
 
 def _ours(tar: Path, truth: dict[str, str]) -> tuple[str, str]:
     from shards.check import inspect
-    from shards.index import load_manifest
+    from shards.reading.index import load_manifest
 
     started = time.monotonic()
     reading = verdict(truth, *read_ours(tar.parent), (tar.name, "clip", "at byte"))

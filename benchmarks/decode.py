@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from shards.decode import decode_video, video_of
 from shards.features.face_crops import FaceCrops, FaceCropsConfig
-from shards.store import StoreConfig, as_frames
+from shards.media.decode import decode_video, video_of
+from shards.media.media_form import StoreConfig, as_frames
 
 RATE_HZ = 25.0
 FEW = 16

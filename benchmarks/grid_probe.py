@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from linear_probe.heads.base import Problem
 from linear_probe.heads.config import Logistic
 from shards.features.recover import features_of
-from shards.index import ShardSet
-from shards.read import EvalLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import SPLITS, ClipRecord
 from triptych.config import UserError, run_command
+from triptych.evaluation.scores import Classes, accuracy, mean_interval
 from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
 from triptych.models.load import load, untrained
-from triptych.scores import Classes, accuracy, mean_interval
 
 PLACES = {"colour": 1, "preposition": 2, "letter": 3, "digit": 4}
 """Label -> index of the word."""

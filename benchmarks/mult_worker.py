@@ -17,13 +17,13 @@ import torch
 from mult_peer import FullAttention, MulT, OurShape, Size
 from torch import Tensor, nn
 
-from shards import plan
+from shards.reading import plan
 from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
 from triptych.models.attention import Attention, Pairs, Short
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
-from triptych.models.towers import InputConfig
+from triptych.models.inputs import InputConfig
 
 WORDS_PER_S = 26 / 7.8
 """As in pretrain.check."""

@@ -22,7 +22,7 @@ from pretrain.losses.vocabulary import Scored, score_softmax
 from pretrain.objectives import word_output
 from triptych.batch import Batch, fake_batch
 from triptych.config import find, load
-from triptych.task import Task
+from triptych.training.task import Task
 
 NUM_WORDS = 88_000
 LOSSES = {

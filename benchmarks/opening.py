@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from shards.record import Manifest, ShardInfo
 
 NUM_SHARDS, PER_SHARD = 1100, 1000

@@ -32,9 +32,9 @@ from linear_probe.plan import device, make_plan
 from linear_probe.rows import features
 from linear_probe.study import Learnt, Study
 from shards.features.recover import features_of
-from shards.read import EvalLoader
-from triptych import conventions
+from shards.reading.read import EvalLoader
 from triptych.config import run_command
+from triptych.evaluation import conventions
 
 STRENGTHS = [float(c) for c in np.geomspace(1e-4, 100, 125)]
 TIGHT = 1e-8

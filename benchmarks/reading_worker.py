@@ -69,8 +69,8 @@ class Triptych:
 
     def raw(self, shards: Path, copy: Path) -> Iterator[int]:
         """Bytes of each clip."""
-        from shards import plan
-        from shards.index import ShardSet
+        from shards.reading import plan
+        from shards.reading.index import ShardSet
 
         split = ShardSet(shards).split("train")
         for epoch in range(EPOCHS["raw"]):
@@ -80,8 +80,8 @@ class Triptych:
     def batch(self, shards: Path, copy: Path) -> Iterator[int]:
         """Clips of each batch."""
         from shards.features.config import FeaturesConfig
-        from shards.index import ShardSet
-        from shards.read import StreamConfig, TrainLoader
+        from shards.reading.index import ShardSet
+        from shards.reading.read import StreamConfig, TrainLoader
 
         stream = StreamConfig(
             shards=str(shards),

@@ -24,23 +24,23 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from shards import plan
-from shards.cache import CacheConfig
-from shards.clips import Clips, MicroBatch
 from shards.corpora.config import CorpusConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.counts.summary import Tally
+from shards.divisions.split import SplitConfig
 from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature, build
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
 from shards.features.vgg16 import Vgg16, Vgg16Config
-from shards.index import ShardSet
 from shards.merge import merge
+from shards.reading import plan
+from shards.reading.cache import CacheConfig
+from shards.reading.clips import Clips, MicroBatch
+from shards.reading.index import ShardSet
+from shards.reading.storage import storage_of
 from shards.record import Member, ShardIndex, ShardInfo
-from shards.split import SplitConfig
-from shards.storage import storage_of
-from shards.summary import Tally
-from shards.work import Plan, PlannedShard, Report, Work
 from shards.write import WriteConfig, prepare, write
+from shards.writing.work_folder import Plan, PlannedShard, Report, Work
 
 COPIES = 40
 TREES = (10_000, 50_000)

@@ -34,18 +34,18 @@ from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature, b
 from shards.features.faces import FacesConfig
 from shards.features.waveform import WaveformConfig
 from shards.features.words import WORDS
-from shards.index import ShardSet
-from shards.probe import npy
+from shards.reading.index import ShardSet
 from shards.record import SPLITS, ClipRecord, Manifest, Word
-from shards.tar import ShardWriter
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
+from shards.writing.probe import npy
+from shards.writing.tar import ShardWriter
 from triptych import config as configs
-from triptych import distributed
-from triptych.engine_accelerate import AccelerateEngine
 from triptych.models import load as door
 from triptych.models.hub import plain
 from triptych.models.saved import SavedModels
-from triptych.models.text_encoder import TextModel
+from triptych.models.towers.text_encoder import TextModel
+from triptych.training import distributed
+from triptych.training.engine_accelerate import AccelerateEngine
 
 DEFAULTS = {"clips": "8", "seconds": "8", "words": "26", "epochs": "2", "layers": "24"}
 FEATURES = FeaturesConfig(

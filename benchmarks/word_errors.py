@@ -2,9 +2,10 @@
 
     python benchmarks/word_errors.py SHARDS out=FOLDER ["rates=[0.1,0.2,0.4]"] [seed=0]
 
-writes the test clips' words, with errors at each rate (shards/word_errors.py, its shares of substitutions, deletions
-and insertions), as FOLDER/<rate>.ctm, and prints what to put behind `python -m finetune CONFIG ...` for them: the same
-trained runs are then tested on each. The errors are drawn, where a recogniser's go by sound: near in rate, not in kind.
+writes the test clips' words, with errors at each rate (shards/reading/word_errors.py, its shares of substitutions,
+deletions and insertions), as FOLDER/<rate>.ctm, and prints what to put behind `python -m finetune CONFIG ...` for them:
+the same trained runs are then tested on each. The errors are drawn, where a recogniser's go by sound: near in rate, not
+in kind.
 """
 
 import sys
@@ -12,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
+from shards.reading.word_errors import WordErrors, WordErrorsConfig
 from shards.transcripts.recognised import SILENCE
-from shards.word_errors import WordErrors, WordErrorsConfig
 from triptych.config import load, run_command
 
 

@@ -79,13 +79,13 @@ def run(ablation: AblationConfig, source: Path, overrides: Sequence[str]) -> int
     """Train every row that is not finished, and write the report.
 
     Returns:
-        0, or triptych.trainer.EXIT_REQUEUE where a signal stopped it.
+        0, or triptych.training.trainer.EXIT_REQUEUE where a signal stopped it.
 
     Raises:
         UserError: as `plan` and finetune.train.run, or a finished row of another config.
     """
     from finetune import ablation_table, train
-    from triptych.distributed import read_launch
+    from triptych.training.distributed import read_launch
 
     planned = plan(ablation, source, overrides)
     unfinished = {name: config for name, config in planned.items() if not _finished(config, train.MAY_CHANGE)}

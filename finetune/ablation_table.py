@@ -8,9 +8,9 @@ from typing import Any
 
 from finetune.ablation import AblationConfig
 from finetune.config import FinetuneConfig
-from triptych import evaluation, evaluation_report, figures, predictions
-from triptych.evaluation import Split, System
-from triptych.predictions import Predictions
+from triptych.evaluation import figures, predictions, results, tables
+from triptych.evaluation.predictions import Predictions
+from triptych.evaluation.results import Split, System
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
 
@@ -25,8 +25,8 @@ def write(ablation: AblationConfig, planned: Mapping[str, FinetuneConfig]) -> di
         UserError: the rows scored different clips.
     """
     folder = Path(planned[ablation.against].out).parent
-    reports = [_named(name, evaluation.read(Path(config.out) / "results.json")) for name, config in planned.items()]
-    numbers = evaluation.merge(reports)
+    reports = [_named(name, results.read(Path(config.out) / "results.json")) for name, config in planned.items()]
+    numbers = results.merge(reports)
     numbers["title"] = f"Ablation: {numbers['title']}"
     answers = _Answers.of(ablation, planned)
     numbers["differences"] = answers.differences(ablation.against, numbers["protocol"]["num_resamples"])
@@ -38,8 +38,8 @@ def write(ablation: AblationConfig, planned: Mapping[str, FinetuneConfig]) -> di
     figures.bars(numbers, folder / "figures" / "bars.png")
     (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
     answers.write(folder / "predictions.csv")
-    (folder / "report.md").write_text(evaluation_report.markdown(numbers, {"bars.png": "scores"}))
-    evaluation_report.show(numbers)
+    (folder / "report.md").write_text(tables.markdown(numbers, {"bars.png": "scores"}))
+    tables.show(numbers)
     print(f"report: {folder}/report.md")
     return numbers
 
@@ -64,7 +64,7 @@ class _Answers:
         rows = {}
         for name, one in planned.items():
             test = Split(keys=given.keys, truth=given.truth)
-            own = evaluation.systems_from(Path(one.out) / "predictions.csv", protocol, test)
+            own = results.systems_from(Path(one.out) / "predictions.csv", protocol, test)
             titles = _titles(name, {system.name: system.inputs for system in own})
             for system in own:
                 if system.inputs != "-":
@@ -86,7 +86,7 @@ class _Answers:
             if name != against and (against, kind) in self.rows
         ]
         systems = {system.title: system.predictions for system in self.rows.values()}
-        return evaluation.differences(self.protocol, self.given.truth, systems, compared, num_resamples)
+        return results.differences(self.protocol, self.given.truth, systems, compared, num_resamples)
 
 
 def _titles(row: str, systems: Mapping[str, str]) -> dict[str, str]:

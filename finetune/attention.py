@@ -16,21 +16,21 @@ from finetune import losses
 from finetune.config import FinetuneConfig
 from finetune.outcome import read_best
 from finetune.task import FinetuneTask, Labels
-from shards.attention_clips import Said, Subject, Wanted, choose, draw, find, read
-from shards.divisions import divisions, read_list
-from shards.index import ShardSet
+from shards.divisions.divisions import divisions, read_list
+from shards.divisions.truth import Truth, labelled
+from shards.pictures.attention_clips import Said, Subject, Wanted, choose, draw, find, read
 from shards.progress import progress
-from shards.truth import Truth, labelled
-from triptych import answers
+from shards.reading.index import ShardSet
 from triptych import config as configs
 from triptych.batch import Batch
-from triptych.checkpoint import Checkpoints, find_damage
 from triptych.config import UserError
-from triptych.distributed import Distributed
+from triptych.evaluation import answers
 from triptych.models import load
 from triptych.models.attention_maps import stacks
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
+from triptych.training.checkpoint import Checkpoints, find_damage
+from triptych.training.distributed import Distributed
 
 HELP = """usage: python -m finetune.attention RUN out=FOLDER [keys=[KEY,KEY]] [stack=NAME] [layer=-1] [shards=SHARDS]
 

@@ -9,9 +9,9 @@ from omegaconf import MISSING
 from finetune.engine import EngineConfig
 from finetune.heads.config import HeadConfig
 from finetune.rates import EncoderTraining
-from shards.cache import CacheConfig
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from shards.reading.cache import CacheConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 Init = Literal["pretrained", "random", "frozen"]
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from triptych import engine_deepspeed
-from triptych.distributed import Distributed
-from triptych.engine import Engine
-from triptych.engine_accelerate import AccelerateEngine
-from triptych.engine_deepspeed import DeepSpeedEngine, ZeroConfig
-from triptych.optim import OptimizerConfig, Rate
-from triptych.step_loss import Arithmetic
-from triptych.task import Task
+from triptych.training import engine_deepspeed
+from triptych.training.distributed import Distributed
+from triptych.training.engine import Engine
+from triptych.training.engine_accelerate import AccelerateEngine
+from triptych.training.engine_deepspeed import DeepSpeedEngine, ZeroConfig
+from triptych.training.optim import OptimizerConfig, Rate
+from triptych.training.step_loss import Arithmetic
+from triptych.training.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.task import FinetuneTask
-from shards.read import EvalLoader
-from shards.truth import Truth, whole_steps
-from triptych import answers, conventions, evaluation
+from shards.divisions.truth import Truth, whole_steps
+from shards.reading.read import EvalLoader
 from triptych.config import UserError
-from triptych.engine import Engine
+from triptych.evaluation import answers, conventions, results
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
+from triptych.training.engine import Engine
 
 Said = Mapping[str, NDArray[np.float64]]
 """Key -> outputs of a clip: [C] logits of classes, [E] of emotions, [1] sentiment, [T, E] of series, where T may be
@@ -29,7 +29,7 @@ more than the clip's own."""
 class Scored:
     """The clips of a split that can be scored."""
 
-    split: evaluation.Split
+    split: results.Split
     steps: Sequence[NDArray[np.bool_]]
     """Of series: [T] of each clip, which steps have all labels. None of other kinds."""
 
@@ -49,7 +49,7 @@ class Scored:
         if not kept.any():
             raise UserError(f"none of the {len(keys)} clips, as {keys[0]}, has all labels that the protocol scores")
         own = tuple(key for key, there in zip(keys, kept, strict=True) if there)
-        split = evaluation.Split(
+        split = results.Split(
             keys=own,
             truth=values,
             left_out=int((~kept).sum()),
@@ -80,7 +80,7 @@ def predict(engine: Engine, loader: EvalLoader, shown: tuple[str, ...] | None = 
 
 
 def answers_of(protocol: Protocol, scored: Scored, outputs: Sequence[NDArray[np.float64]]) -> Units:
-    """Predictions as `triptych.evaluation.System` has them, of one run: [N], [N, E], or [N] series.
+    """Predictions as `triptych.evaluation.results.System` has them, of one run: [N], [N, E], or [N] series.
 
     Args:
         protocol: of the outputs.

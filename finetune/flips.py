@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.evaluation import Split
+from triptych.evaluation.results import Split
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
 
 KINDS = ("classes", "emotions")
 """Of protocols, whose predictions change or do not; those of others are numbers."""
@@ -36,7 +36,7 @@ def flips(protocol: Protocol, test: Split, before: Units, after: Units) -> Itera
     Args:
         protocol: of one of KINDS.
         test: the clips.
-        before: predictions as triptych.evaluation.System has them: [S, N] or [S, N, E].
+        before: predictions as triptych.evaluation.results.System has them: [S, N] or [S, N, E].
         after: likewise.
     """
     labels, several = [target.label for target in protocol.targets], protocol.kind == "emotions"

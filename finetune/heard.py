@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from finetune.plan import Plan
-from shards.other_words import Difference, OtherWords, compare, known_share, read_words
-from shards.words import Vocabulary
+from shards.reading.other_words import Difference, OtherWords, compare, known_share, read_words
+from shards.words.words import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from triptych.batch import UNLABELLED, Batch
 from triptych.config import UserError
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
-from triptych.task import Output, Total
+from triptych.training.task import Output, Total
 
 LOSSES = {
     "classes": ("cross_entropy", "two_way"),
@@ -64,7 +64,7 @@ class Loss(nn.Module):
         return {}
 
     def said(self, outputs: Tensor) -> Tensor:
-        """Outputs as `triptych.answers` reads them."""
+        """Outputs as `triptych.evaluation.answers` reads them."""
         return outputs
 
 
@@ -207,9 +207,9 @@ def build(name: str, protocol: Protocol, balanced_by: Units | None) -> Loss:
     Args:
         name: of LOSSES for this kind; empty for the usual one.
         protocol: whose labels there are.
-        balanced_by: labels of the training clips (shards.truth.Truth.of), for weights by which classes, or positives
-            and negatives of every emotion, contribute equally (Khare et al. 2021); the mean weight of a training clip
-            is 1. None weighs nothing.
+        balanced_by: labels of the training clips (shards.divisions.truth.Truth.of), for weights by which classes, or
+            positives and negatives of every emotion, contribute equally (Khare et al. 2021); the mean weight of a
+            training clip is 1. None weighs nothing.
 
     Raises:
         UserError: no such loss for this kind of protocol, or weights for numbers.

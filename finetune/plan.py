@@ -18,25 +18,25 @@ from finetune.evaluation import Scored
 from finetune.outcome import ALL, Run
 from finetune.rates import freeze, thaw
 from finetune.task import FinetuneTask, Labels
-from shards.divisions import Division, divisions, read_list, rule_name
-from shards.encoders import Opened, open_encoder, vocabulary_of
+from shards.divisions.divisions import Division, divisions, read_list, rule_name
+from shards.divisions.pretrained_on import compare
+from shards.divisions.truth import Truth, share_of
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
-from shards.index import ShardSet
-from shards.other_words import OtherWords, is_transcript, read_other_words, read_transcript
-from shards.plan import check_fits, num_micro_batches
-from shards.pretrained_on import compare
-from shards.read import EvalLoader, StreamConfig, TrainLoader
-from shards.suits import check_suits
-from shards.truth import Truth, share_of
-from shards.words import AnyVocabulary
-from triptych.answers import num_outputs, rate_of
+from shards.reading.encoders import Opened, open_encoder, vocabulary_of
+from shards.reading.index import ShardSet
+from shards.reading.other_words import OtherWords, is_transcript, read_other_words, read_transcript
+from shards.reading.plan import check_fits, num_micro_batches
+from shards.reading.read import EvalLoader, StreamConfig, TrainLoader
+from shards.reading.suits import check_suits
+from shards.words.words import AnyVocabulary
 from triptych.config import UserError, nearest
-from triptych.distributed import Distributed, read_launch
+from triptych.evaluation.answers import num_outputs, rate_of
 from triptych.modalities import FeatureSpec, reads_words
 from triptych.models.encoder import Encoder
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
+from triptych.training.distributed import Distributed, read_launch
 
 LOG = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from triptych.config import UserError
 from triptych.models.encoder import Encoder
-from triptych.models.hub_model import hub_models
-from triptych.optim import Rate
+from triptych.models.towers.hub_model import hub_models
+from triptych.training.optim import Rate
 
 TOWERS = ("input", "towers")
 """Parts of an encoder that see one modality each."""

@@ -1,4 +1,4 @@
-"""What a fine-tuning writes: the report of triptych.evaluation, with sections of its own below the tables."""
+"""What a fine-tuning writes: the report of triptych.evaluation.results, with sections of its own below the tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,14 +15,14 @@ from finetune.heard import Heard
 from finetune.outcome import ALL, Outcome, Outcomes, Run
 from finetune.plan import Plan, heard_name
 from finetune.rates import EncoderTraining
-from shards.divisions import cross_validation_sha256
-from shards.other_words import Difference
-from triptych import evaluation, figures
-from triptych.baselines import baselines
-from triptych.conventions import by_name
-from triptych.evaluation import Evaluation, Section, Split, System
-from triptych.evaluation_report import number
-from triptych.significance import Units
+from shards.divisions.divisions import cross_validation_sha256
+from shards.reading.other_words import Difference
+from triptych.evaluation import figures, results
+from triptych.evaluation.baselines import baselines
+from triptych.evaluation.conventions import by_name
+from triptych.evaluation.results import Evaluation, Section, Split, System
+from triptych.evaluation.significance import Units
+from triptych.evaluation.tables import number
 
 CURVE = "curve.png"
 
@@ -58,13 +58,13 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
     if (curve := author.curve(whole)) is not None:
         sections["curve"] = _section("Shares of the training labels", curve, out, "curve", author.small_steps())
         author.draw_curve(sections["curve"].numbers, out / "figures" / CURVE)
-    return evaluation.write(whole, out, sections)
+    return results.write(whole, out, sections)
 
 
 def _section(title: str, told: Evaluation, out: Path, name: str, note: str) -> Section:
     """A further table, whose predictions are written."""
-    evaluation.write_predictions(told, out / f"predictions_{name}.csv")
-    return Section(title=title, numbers=evaluation.results(told), note=note)
+    results.write_predictions(told, out / f"predictions_{name}.csv")
+    return Section(title=title, numbers=results.results(told), note=note)
 
 
 class Author:

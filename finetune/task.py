@@ -14,7 +14,7 @@ from finetune.losses import Loss
 from triptych.batch import Batch
 from triptych.models.encoder import Encoder
 from triptych.protocols.protocol import Protocol
-from triptych.task import Output, Task
+from triptych.training.task import Output, Task
 
 
 def as_is(batch: Batch) -> Batch:

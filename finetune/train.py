@@ -15,15 +15,15 @@ from finetune.outcome import Best, Outcome, Run
 from finetune.plan import Part, Plan, make_plan
 from finetune.rates import rates_of
 from triptych import config as configs
-from triptych import distributed as launch
-from triptych.checkpoint import Checkpoints
 from triptych.config import UserError
-from triptych.distributed import Distributed
-from triptych.engine import Engine
 from triptych.models.load import save_encoder
-from triptych.run import RunFolder
-from triptych.task import Evaluator
-from triptych.trainer import Trainer
+from triptych.training import distributed as launch
+from triptych.training.checkpoint import Checkpoints
+from triptych.training.distributed import Distributed
+from triptych.training.engine import Engine
+from triptych.training.run import RunFolder
+from triptych.training.task import Evaluator
+from triptych.training.trainer import Trainer
 
 MAY_CHANGE = ("out", "shards", "cache", "workers")
 """Of the config, at a later start: the same clips in another place, read by other processes."""
@@ -33,7 +33,7 @@ def run(config: FinetuneConfig) -> int:
     """Fine-tune and write the report; the same config goes on with what was interrupted.
 
     Returns:
-        0, or triptych.trainer.EXIT_REQUEUE where a signal stopped it.
+        0, or triptych.training.trainer.EXIT_REQUEUE where a signal stopped it.
 
     Raises:
         UserError: as of `make_plan`; a finished report in the folder; a run that cannot go on.
@@ -65,7 +65,7 @@ def train_one(plan: Plan, watched: Callable[[Evaluator], Evaluator]) -> tuple[in
         watched: makes the evaluator that takes the place of the usual one on valid.
 
     Returns:
-        The step that valid chose and its score; triptych.trainer.EXIT_REQUEUE where the run was asked to stop.
+        The step that valid chose and its score; triptych.training.trainer.EXIT_REQUEUE where the run was asked to stop.
 
     Raises:
         UserError: as `run`.

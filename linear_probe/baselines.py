@@ -10,10 +10,10 @@ from linear_probe.blocks import Block, Layer, Source
 from linear_probe.config import BaselinesConfig
 from linear_probe.rows import Row, View
 from linear_probe.sources import EncoderSource, InputMeans
-from shards.encoders import Opened
 from shards.features.words import WORDS
-from shards.index import ShardSet
-from shards.words import Vocabulary
+from shards.reading.encoders import Opened
+from shards.reading.index import ShardSet
+from shards.words.words import Vocabulary
 from triptych.modalities import reads_words
 from triptych.models.encoder import Encoder
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from shards.words import AnyVocabulary
+from shards.words.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec

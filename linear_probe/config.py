@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from linear_probe.heads.config import HeadsConfig, Logistic
-from shards.cache import CacheConfig
+from shards.reading.cache import CacheConfig
 from triptych.config import UserError
 
 

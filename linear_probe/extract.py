@@ -16,7 +16,7 @@ from linear_probe.blocks import Block, Source
 from linear_probe.feature_cache import FeatureCache, digest
 from linear_probe.passes import Pass, Wanted
 from linear_probe.table import Table
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.steps import num_steps

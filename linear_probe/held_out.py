@@ -12,12 +12,12 @@ from torch import Tensor
 
 from linear_probe import targets
 from linear_probe.study import LEARNT, Learnt, Study
-from shards.truth import whole_steps
-from triptych import answers, baselines, evaluation
+from shards.divisions.truth import whole_steps
 from triptych.config import UserError
-from triptych.conventions import by_name
-from triptych.evaluation_report import number
-from triptych.significance import Units
+from triptych.evaluation import answers, baselines, results
+from triptych.evaluation.conventions import by_name
+from triptych.evaluation.significance import Units
+from triptych.evaluation.tables import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,16 @@ class HeldOut:
     """The labels are read where this is made, see `open_labels`."""
 
     study: Study
-    split: evaluation.Split
+    split: results.Split
     kept: NDArray[np.bool_]
     """Of `Study.test_keys`: which have labels."""
 
-    def system(self, said: Said) -> evaluation.System:
+    def system(self, said: Said) -> results.System:
         """A row of the report."""
         values = answers.said(self.study.protocol, said.outputs)
         predictions = self._by_clip(values) if self.study.protocol.kind == "series" else values[:, self.kept]
         shares = answers.probabilities(self.study.protocol, said.outputs)
-        return evaluation.System(
+        return results.System(
             name=said.name,
             inputs=said.inputs,
             predictions=predictions,
@@ -53,7 +53,7 @@ class HeldOut:
             note=describe(self.study, said.learnt),
         )
 
-    def trivial(self) -> list[evaluation.System]:
+    def trivial(self) -> list[results.System]:
         """Constants, of each division's own training clips."""
         train = {
             division.name if self.split.folds else "": learning_split(self.study, index, "train").truth
@@ -85,7 +85,7 @@ def open_labels(study: Study) -> HeldOut:
     if not kept.any():
         raise UserError(f"none of the {len(keys)} held-out clips has a label that {study.protocol.name} scores")
     names = [division.name for division in study.divisions for _ in division.keys["test"]]
-    split = evaluation.Split(
+    split = results.Split(
         keys=tuple(key for key, there in zip(keys, kept, strict=True) if there),
         truth=truth,
         left_out=int((~kept).sum()),
@@ -94,15 +94,15 @@ def open_labels(study: Study) -> HeldOut:
     return HeldOut(study, split, kept)
 
 
-def learning_split(study: Study, division: int, name: str) -> evaluation.Split:
+def learning_split(study: Study, division: int, name: str) -> results.Split:
     """Train or valid of a division as the report counts it."""
     keys = study.divisions[division].keys[name]
     kept, truth = study.truth.scored(keys)
     labelled = tuple(key for key, there in zip(keys, kept, strict=True) if there)
-    return evaluation.Split(keys=labelled, truth=truth, left_out=int((~kept).sum()))
+    return results.Split(keys=labelled, truth=truth, left_out=int((~kept).sum()))
 
 
-def splits(study: Study, held_out: HeldOut) -> dict[str, evaluation.Split]:
+def splits(study: Study, held_out: HeldOut) -> dict[str, results.Split]:
     """Of the report: of several divisions the held-out clips alone."""
     if held_out.split.folds:
         return {"test": held_out.split}

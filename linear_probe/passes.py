@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from linear_probe.blocks import Block, Source
 from shards.features.config import Feature
 from shards.features.recover import features_of
-from shards.index import ShardSet
 from shards.progress import progress
-from shards.read import EvalLoader
-from shards.words import AnyVocabulary
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
+from shards.words.words import AnyVocabulary
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec, reads_words

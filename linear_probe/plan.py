@@ -14,13 +14,13 @@ from linear_probe.extract import extract
 from linear_probe.rows import Row, encoder_views, subsets
 from linear_probe.sources import EncoderSource
 from linear_probe.study import Study
-from shards.divisions import Division, divisions, read_list, rule_name
-from shards.encoders import Opened, open_encoder
-from shards.index import ShardSet
-from shards.pretrained_on import compare
-from shards.suits import check_suits
-from shards.truth import Truth
-from triptych.answers import rate_of
+from shards.divisions.divisions import Division, divisions, read_list, rule_name
+from shards.divisions.pretrained_on import compare
+from shards.divisions.truth import Truth
+from shards.reading.encoders import Opened, open_encoder
+from shards.reading.index import ShardSet
+from shards.reading.suits import check_suits
+from triptych.evaluation.answers import rate_of
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
 

@@ -12,7 +12,7 @@ from linear_probe.report import Found
 from linear_probe.rows import subsets
 from linear_probe.study import Learnt, Study
 from triptych import config as configs
-from triptych import evaluation
+from triptych.evaluation import results
 
 
 def run(config: ProbeConfig) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     """
     scored, out = config.scored(), config.folder()
     plans = {name: make_plan(config, one) for name, one in scored.items()}  # mistakes, before hours of work
-    evaluation.make_folder(out)
+    results.make_folder(out)
     configs.save(config, out / "config.yaml")
     numbers = {name: probe(plan, out / name) for name, plan in plans.items()}
     return transfer.write(numbers, out) if config.on else next(iter(numbers.values()))

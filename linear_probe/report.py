@@ -1,4 +1,4 @@
-"""What a probe writes: the report of triptych.evaluation, with sections of its own below the tables."""
+"""What a probe writes: the report of triptych.evaluation.results, with sections of its own below the tables."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from linear_probe.held_out import HeldOut, Said, splits
 from linear_probe.plan import Plan
 from linear_probe.rows import features
 from linear_probe.study import Study
-from shards.divisions import cross_validation_sha256
-from triptych import evaluation, figures
+from shards.divisions.divisions import cross_validation_sha256
+from triptych.evaluation import figures, results
 
 EMBEDDING = "embedding.png"
 CURVE = "curve.png"
@@ -42,7 +42,7 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
     if EMBEDDING in pictures:
         _draw_embedding(study, held_out, _drawn(plan, found), out / "figures" / EMBEDDING)
     sections = {
-        name: evaluation.Section(title=title, numbers=evaluation.results(part))
+        name: results.Section(title=title, numbers=results.results(part))
         for name, title, part in (
             ("missing", "Modalities removed at test time", _missing(whole, held_out, found)),
             ("curve", "Shares of the training labels", _curve(whole, held_out, found)),
@@ -52,19 +52,19 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
     if found.curve:
         _draw_curve(sections["curve"].numbers, found.curve, out / "figures" / CURVE)
     _write_grid(found.rows, out / "grid.csv")
-    return evaluation.write(replace(whole, pictures=pictures), out, sections)
+    return results.write(replace(whole, pictures=pictures), out, sections)
 
 
-def _evaluation(plan: Plan, study: Study, held_out: HeldOut, found: Found) -> evaluation.Evaluation:
+def _evaluation(plan: Plan, study: Study, held_out: HeldOut, found: Found) -> results.Evaluation:
     rows = [*held_out.trivial(), *(held_out.system(said) for said in found.rows)]
-    files = [evaluation.systems_from(Path(path), plan.protocol, held_out.split) for path in plan.config.predictions]
-    return evaluation.Evaluation(
+    files = [results.systems_from(Path(path), plan.protocol, held_out.split) for path in plan.config.predictions]
+    return results.Evaluation(
         title=f"Linear probe: {', '.join(target.label for target in plan.protocol.targets)}, {plan.protocol.name}",
         protocol=plan.protocol,
         splits=splits(study, held_out),
         split_rule=plan.shard_set.manifest.split,
         rule=plan.rule,
-        systems=evaluation.joined(rows, *files),
+        systems=results.joined(rows, *files),
         compared=plan.pairs,
         drawn=plan.encoder_rows[0].title,
         num_resamples=plan.config.num_resamples,
@@ -105,7 +105,7 @@ def _divided(plan: Plan) -> dict[str, str]:
     return facts
 
 
-def _missing(whole: evaluation.Evaluation, held_out: HeldOut, found: Found) -> evaluation.Evaluation | None:
+def _missing(whole: results.Evaluation, held_out: HeldOut, found: Found) -> results.Evaluation | None:
     """The heads as they were fitted and chosen with all modalities, shown fewer."""
     if not found.missing:
         return None
@@ -118,7 +118,7 @@ def _missing(whole: evaluation.Evaluation, held_out: HeldOut, found: Found) -> e
     return replace(whole, systems=[*{one.title: one for one in full.values()}.values(), *systems], compared=compared)
 
 
-def _curve(whole: evaluation.Evaluation, held_out: HeldOut, found: Found) -> evaluation.Evaluation | None:
+def _curve(whole: results.Evaluation, held_out: HeldOut, found: Found) -> results.Evaluation | None:
     systems = [
         replace(held_out.system(said), name=_at_share(said.name, share))
         for share, rows in found.curve.items()

@@ -47,7 +47,7 @@ class Row:
 
     @property
     def title(self) -> str:
-        """As triptych.evaluation.System has it."""
+        """As triptych.evaluation.results.System has it."""
         return f"{self.system} ({self.inputs})"
 
     @property

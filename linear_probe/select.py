@@ -15,11 +15,11 @@ from torch import Tensor
 from linear_probe.heads.base import Fitted, Problem
 from linear_probe.heads.config import HeadsConfig, Linear
 from linear_probe.rows import View
-from triptych import conventions
-from triptych.answers import num_outputs, said
 from triptych.config import UserError
+from triptych.evaluation import conventions
+from triptych.evaluation.answers import num_outputs, said
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from linear_probe.blocks import FUSED, Block, Layer
-from shards.encoders import vocabulary_of
-from shards.words import AnyVocabulary, Vocabulary
+from shards.reading.encoders import vocabulary_of
+from shards.words.words import AnyVocabulary, Vocabulary
 from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError, nearest
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.steps import on_steps
-from triptych.models.tower import timed
+from triptych.models.towers.tower import timed
 
 BAG_OF_WORDS = 1000
 """Most frequent words that the input baseline counts; the rest share one column."""
@@ -34,7 +34,7 @@ class EncoderSource:
     Args:
         encoder: in evaluation mode, where the batches will be. Its precision and device are no part of the identity,
             and the last bits of the numbers may differ between them.
-        identity: what its numbers depend on, as shards.encoders.Opened tells it.
+        identity: what its numbers depend on, as shards.reading.encoders.Opened tells it.
     """
 
     def __init__(self, encoder: Encoder, identity: Mapping[str, Any]) -> None:
@@ -217,7 +217,7 @@ def _inputs_identity(inputs: Mapping[str, FeatureSpec], vocabulary: AnyVocabular
 
 
 def _absent(spec: FeatureSpec, num_clips: int, device: torch.device) -> Track:
-    """As shards.collate pads a modality that no clip of a batch has."""
+    """As shards.reading.collate pads a modality that no clip of a batch has."""
     dtype = torch.float32 if spec.dtype == "float16" else getattr(torch, spec.dtype)
     return Track(
         values=torch.zeros(num_clips, 1, *spec.shape, dtype=dtype, device=device),

@@ -17,11 +17,11 @@ from linear_probe.config import ProbeConfig
 from linear_probe.rows import Row, features
 from linear_probe.select import Chosen, Lesson, Trial, choose
 from linear_probe.table import Table
-from shards.divisions import Division
-from shards.truth import Truth, labelled, share_of, shuffled
+from shards.divisions.divisions import Division
+from shards.divisions.truth import Truth, labelled, share_of, shuffled
 from triptych.config import UserError
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
 
 LEARNT = ("train", "valid")
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linear_probe.table import Table
-from triptych.answers import num_outputs
 from triptych.batch import UNLABELLED
+from triptych.evaluation.answers import num_outputs
+from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
-from triptych.significance import Units
 
 
 def place(table: Table, clips: NDArray[np.int64], values: Units, protocol: Protocol) -> Tensor:
@@ -25,7 +25,7 @@ def place(table: Table, clips: NDArray[np.int64], values: Units, protocol: Proto
     Args:
         table: whose rows.
         clips: [N] their places in the table.
-        values: as shards.truth.Truth gives them.
+        values: as shards.divisions.truth.Truth gives them.
         protocol: what they are labels of.
     """
     num_rows = int(table.offsets[-1])

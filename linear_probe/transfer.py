@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from triptych.evaluation_report import cell
+from triptych.evaluation.tables import cell
 
 
 def write(reports: Mapping[str, Mapping[str, Any]], out: Path) -> dict[str, Any]:

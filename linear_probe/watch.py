@@ -16,7 +16,7 @@ from typing import Any
 from linear_probe.config import ProbeConfig
 from linear_probe.plan import make_plan
 from triptych.config import UserError
-from triptych.run import read_metrics
+from triptych.training.run import read_metrics
 
 POLL_S = 20.0
 

@@ -8,8 +8,8 @@ from pretrain.objectives.objective import AnyObjective, PretrainTask
 from pretrain.start import word_table
 from shards.features.config import build as build_features
 from shards.features.words import WORDS
-from shards.index import ShardSet
-from shards.words import Vocabulary, read_counts
+from shards.reading.index import ShardSet
+from shards.words.words import Vocabulary, read_counts
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 from triptych.models.load import build as build_encoder

@@ -11,15 +11,15 @@ from pretrain.build import build_task, choose_counts, choose_vocabulary, specs
 from pretrain.config import PretrainConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.start import start_from, start_vectors
-from shards import plan
-from shards.index import ShardSet
-from shards.words import Vocabulary
+from shards.reading import plan
+from shards.reading.index import ShardSet
+from shards.words.words import Vocabulary
 from triptych.batch import fake_batch
-from triptych.compare import compare, pull_back
-from triptych.distributed import alone
 from triptych.models.encoder import Encoder
 from triptych.models.linear import flop_formulas
-from triptych.optim import MOMENTS
+from triptych.training.compare import compare, pull_back
+from triptych.training.distributed import alone
+from triptych.training.optim import MOMENTS
 
 FAKE_WORDS = tuple(f"word{index}" for index in range(1000))
 SAMPLE_CLIPS, SAMPLE_WORDS = 2, 26

@@ -6,11 +6,11 @@ from pretrain.objectives.contrastive import ContrastiveConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.reconstruction import ReconstructionConfig
 from pretrain.objectives.weak_labels import WeakLabelsConfig
-from shards.read import StreamConfig
-from triptych.engine_deepspeed import EngineConfig
+from shards.reading.read import StreamConfig
 from triptych.models.load import SystemConfig
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.engine_deepspeed import EngineConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,9 @@ class WordVectorsConfig:
     """Word vectors that the text's input starts from, as GloVe's 300-dimensional ones in Khare et al. 2021."""
 
     file: str
-    """In GloVe's text format, also as .gz or in a .zip (shards.glove.load); read where a run begins, not where it goes
-    on. Words without a vector start as random ones of the same spread, those that the encoder of `start_from` knows
-    with its vectors."""
+    """In GloVe's text format, also as .gz or in a .zip (shards.words.glove.load); read where a run begins, not where it
+    goes on. Words without a vector start as random ones of the same spread, those that the encoder of `start_from`
+    knows with its vectors."""
     train: bool = False
     """Train them; else they stay as they are, the random ones too."""
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from pretrain.objectives.contrastive import TO
 from triptych.batch import Batch
-from triptych.distributed import alone
-from triptych.engine import Engine
-from triptych.evaluate import EvalBatches, refuse_damage
-from triptych.task import Embeddings
+from triptych.training.distributed import alone
+from triptych.training.engine import Engine
+from triptych.training.held_out_loss import EvalBatches, refuse_damage
+from triptych.training.task import Embeddings
 
 CUTS = (1, 5)
 _ROWS = 1024

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shards import glove
-from shards.words import Vocabulary
+from shards.words import glove
+from shards.words.words import Vocabulary
 from triptych import config as configs
 from triptych.config import UserError
 from triptych.files import sha256
 from triptych.models.encoder import Encoder
+from triptych.models.inputs import WordInput, find_word_input
 from triptych.models.load import HASHED, load
-from triptych.models.towers import WordInput, find_word_input
 
 FREE = ("dropout", "train", "weights")
 """Last names of settings that change no weight's meaning (the last two: whether a text encoder trains, and where a
@@ -88,7 +88,7 @@ def start_vectors(file: str, encoder: Encoder, counts: Mapping[str, int]) -> str
     """Give a fresh encoder the word vectors of a file; words without one stay random, with the same spread.
 
     Args:
-        file: see shards.glove.load.
+        file: see shards.words.glove.load.
         encoder: freshly initialised.
         counts: word -> how often it is said, for what is told.
 

@@ -16,21 +16,21 @@ from pretrain.objectives.objective import PretrainTask
 from pretrain.retrieval import RetrievalEvaluator
 from pretrain.start import Start, has_begun, start_from, start_vectors
 from shards.features.config import build as build_features
-from shards.index import ShardSet
-from shards.read import EvalLoader, TrainLoader
-from shards.words import Vocabulary
-from triptych import distributed as processes
-from triptych.checkpoint import Checkpoints
-from triptych.distributed import Distributed
-from triptych.engine_deepspeed import DeepSpeedEngine
-from triptych.evaluate import LossEvaluator
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader, TrainLoader
+from shards.words.words import Vocabulary
 from triptych.files import write_atomically
 from triptych.models.encoder import Encoder
 from triptych.models.load import save_encoder
 from triptych.models.saved import TEXT, SavedModels
-from triptych.run import RunFolder
-from triptych.task import Evaluator
-from triptych.trainer import Trainer, TrainerConfig
+from triptych.training import distributed as processes
+from triptych.training.checkpoint import Checkpoints
+from triptych.training.distributed import Distributed
+from triptych.training.engine_deepspeed import DeepSpeedEngine
+from triptych.training.held_out_loss import LossEvaluator
+from triptych.training.run import RunFolder
+from triptych.training.task import Evaluator
+from triptych.training.trainer import Trainer, TrainerConfig
 
 MAY_CHANGE = (
     "runs",
@@ -48,7 +48,8 @@ def pretrain(config: PretrainConfig) -> int:
     """Train, or continue what the run's folder holds; every process of the launcher calls it.
 
     Returns:
-        Exit code: 0 when the run is finished, triptych.trainer.EXIT_REQUEUE when it was asked to stop and saved itself.
+        Exit code: 0 when the run is finished, triptych.training.trainer.EXIT_REQUEUE when it was asked to stop and
+        saved itself.
 
     Raises:
         UserError: a config, a shard set or a run folder that does not fit, or a loss that is not finite.

@@ -32,18 +32,18 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from shards import rewrite
-from shards.compute import Media, compute_all
-from shards.decode import audio_of, video_of
 from shards.features.config import FeaturesConfig, build
-from shards.fill import Sample, fill_part
-from shards.index import ShardSet
+from shards.media.decode import audio_of, video_of
 from shards.merge import merge
-from shards.other_words import OtherWords
-from shards.pool import Failure
+from shards.reading.index import ShardSet
+from shards.reading.other_words import OtherWords
 from shards.record import Manifest
-from shards.rewrite import AddFeaturesConfig as AddFeaturesConfig  # what the command is told
-from shards.work import PlannedShard, Work, leaves
+from shards.writing import rewrite
+from shards.writing.compute import Media, compute_all
+from shards.writing.pool import Failure
+from shards.writing.rewrite import AddFeaturesConfig as AddFeaturesConfig  # what the command is told
+from shards.writing.work_folder import PlannedShard, Work, leaves
+from shards.writing.write_planned import Sample, fill_part
 from triptych.config import UserError, load, nearest, to_dict
 from triptych.modalities import FeatureSpec
 
@@ -90,7 +90,7 @@ def add_part(config: AddFeaturesConfig) -> None:
     """
     source, work = ShardSet(config.shards, config.cache), Work(Path(config.out))
     if config.encoder:
-        from shards import add_sequences  # torch: features of sound and picture do without
+        from shards.writing import add_sequences  # torch: features of sound and picture do without
 
         add_sequences.add_part(config, config.encoder, source, work)
         return

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from shards.attention_clips import Said, Subject, Wanted, choose, draw, find
-from shards.encoders import open_encoder
-from shards.index import ShardSet
-from shards.suits import check_suits
+from shards.pictures.attention_clips import Said, Subject, Wanted, choose, draw, find
+from shards.reading.encoders import open_encoder
+from shards.reading.index import ShardSet
+from shards.reading.suits import check_suits
 from triptych.batch import Batch
 from triptych.config import load
 from triptych.models.attention_maps import stacks
@@ -37,7 +37,7 @@ class AttentionConfig(Wanted):
     """Which attention of which clips is drawn."""
 
     encoder: str
-    """Folder of an encoder, or a config of published weights (see shards.encoders)."""
+    """Folder of an encoder, or a config of published weights (see shards.reading.encoders)."""
 
 
 def run(target: str, overrides: Sequence[str] = ()) -> int:

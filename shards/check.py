@@ -21,14 +21,14 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from shards.counts.summary import Tally, all_labels, without
+from shards.divisions.split import misplaced
 from shards.features.words import WORDS
-from shards.headers import header_problems
-from shards.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
+from shards.reading.headers import header_problems
+from shards.reading.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
+from shards.reading.storage import Folder
 from shards.record import SPLITS, ClipRecord, Manifest, ShardIndex, ShardInfo
-from shards.split import misplaced
-from shards.storage import Folder
-from shards.summary import Tally, all_labels, without
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
 from triptych.config import UserError
 from triptych.labels import form_of
 from triptych.modalities import FeatureSpec

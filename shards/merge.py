@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from shards.index import load_manifest
-from shards.probe import npy
+from shards.counts.summary import Tally, all_labels, print_summary
+from shards.reading.index import load_manifest
 from shards.record import Manifest, ShardInfo
-from shards.summary import Tally, all_labels, print_summary
-from shards.words import Vocabulary
-from shards.work import Plan, Report, Work, full_disk_told, locked
+from shards.words.words import Vocabulary
+from shards.writing.probe import npy
+from shards.writing.work_folder import Plan, Report, Work, full_disk_told, locked
 from triptych.config import UserError, load
 from triptych.files import sync, write_atomically
 

@@ -28,7 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from shards.write import WriteConfig
 from triptych.config import UserError, chosen, find, load
 from triptych.files import write_atomically

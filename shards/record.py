@@ -41,7 +41,7 @@ class Word:
 class Cut:
     """The part of a longer recording that is one clip: decoded from there and encoded anew, never copied packets.
 
-    The clip's words and labels are told from `start_s` on, its attachments are of the clip. See `shards.cut`.
+    The clip's words and labels are told from `start_s` on, its attachments are of the clip. See `shards.media.cut`.
     """
 
     start_s: float = 0.0
@@ -231,8 +231,8 @@ class Manifest:
     labels: dict[str, dict[str, int]]
     """Label -> class -> number of clips, over all splits; labels that are no classes are in `numbers`."""
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Label that is a number or a series -> shards.label_counts.Distribution.to_json over all splits. Not in the file
-    where there are none, as in sets that were written before there were such labels."""
+    """Label that is a number or a series -> shards.counts.label_counts.Distribution.to_json over all splits. Not in the
+    file where there are none, as in sets that were written before there were such labels."""
     counts: dict[str, int]
     """without_audio, without_video, without_words, words, words_past_end, seconds; and without_<feature> for each
     feature that a clip may lack: those that have its medium and lack it."""

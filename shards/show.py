@@ -20,14 +20,14 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from shards.cache import CacheConfig
-from shards.contact_sheet import Clip, contact_sheet
-from shards.index import ShardSet, Split
-from shards.label_figure import label_figure
-from shards.label_tables import label_tables
+from shards.counts.summary import Tally, splits_table
+from shards.divisions.split import print_split
+from shards.pictures.contact_sheet import Clip, contact_sheet
+from shards.pictures.label_figure import label_figure
+from shards.pictures.label_tables import label_tables
+from shards.reading.cache import CacheConfig
+from shards.reading.index import ShardSet, Split
 from shards.record import Manifest
-from shards.split import print_split
-from shards.summary import Tally, splits_table
 from triptych.config import UserError, load
 
 TOP_WORDS = 20

@@ -32,11 +32,11 @@ from rich.console import Console
 from shards.asr.recogniser import Heard, Recogniser, most_likely, recognise
 from shards.asr.sounds import Sound, decoded_chunks, decoder
 from shards.corpora.config import CorpusConfig
-from shards.pool import Failure
 from shards.progress import progress
 from shards.record import RawClip, Word
 from shards.transcripts.recognised import NOTED, ClipFacts, check_same, settings_of_chunks, write_chunk
-from shards.work import locked, part_of
+from shards.writing.pool import Failure
+from shards.writing.work_folder import locked, part_of
 from triptych.config import UserError, chosen, find, load
 
 _DEVICES = ("auto", "cpu", "cuda")

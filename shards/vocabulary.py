@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from shards import glove
-from shards.index import ShardSet
-from shards.words import Vocabulary, read_counts
+from shards.reading.index import ShardSet
+from shards.words import glove
+from shards.words.words import Vocabulary, read_counts
 from triptych.config import UserError, load
 from triptych.files import write_atomically
 

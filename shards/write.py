@@ -25,18 +25,18 @@ from rich.console import Console
 from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
-from shards.cut import from_start
+from shards.counts.label_counts import check_labels
+from shards.divisions.split import SplitConfig, account, divide, print_split
 from shards.features.config import FeaturesConfig, build
-from shards.fill import Sample, fill_part
-from shards.label_counts import check_labels
+from shards.media.cut import from_start
+from shards.media.media_form import StoreConfig
 from shards.merge import merge
-from shards.pool import ChildPool, Failure
-from shards.probe import Job, Opened, open_clip
 from shards.record import ClipRecord, Manifest, RawClip
-from shards.scan import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
-from shards.split import SplitConfig, account, divide, print_split
-from shards.store import StoreConfig
-from shards.work import Plan, PlannedShard, Work, leaves, part_of
+from shards.writing.assign import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
+from shards.writing.pool import ChildPool, Failure
+from shards.writing.probe import Job, Opened, open_clip
+from shards.writing.work_folder import Plan, PlannedShard, Work, leaves, part_of
+from shards.writing.write_planned import Sample, fill_part
 from triptych.config import UserError, chosen, dump, find, load, to_dict
 
 logger = logging.getLogger(__name__)

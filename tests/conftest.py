@@ -81,15 +81,15 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     actors; and an `encoder` of their sound that has learnt nothing, also as a `pairwise` one without fusion."""
     from shards.corpora.config import CorpusConfig
     from shards.corpora.ravdess import RavdessConfig
+    from shards.divisions.split import SplitConfig
     from shards.features.config import AudioFeature, FeaturesConfig, build
     from shards.features.lfbe import LfbeConfig
-    from shards.split import SplitConfig
     from shards.write import WriteConfig, write
     from triptych.models import load
     from triptych.models.blocks import TransformerConfig
     from triptych.models.cross_modal import CrossModalConfig
     from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig
-    from triptych.models.tcn import TcnConfig
+    from triptych.models.towers.tcn import TcnConfig
 
     root = tmp_path_factory.mktemp("tones")
     for actor in range(1, 7):

@@ -22,7 +22,7 @@ SCHEMAS = {
     "transcribe": "shards.transcribe:TranscribeConfig",
     "pretrain": "pretrain.config:PretrainConfig",
     "linear_probe": "linear_probe.config:ProbeConfig",
-    "encoder": "shards.encoders:EncoderConfig",
+    "encoder": "shards.reading.encoders:EncoderConfig",
     "finetune": "finetune.config:FinetuneConfig",
     "search": "finetune.search.config:SearchConfig",
     "ablation": "finetune.ablation:AblationConfig",

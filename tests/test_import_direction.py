@@ -112,7 +112,7 @@ def test_every_import_follows_the_direction() -> None:
         ("linear_probe__fit", "import pretrain"),
         ("shards__read", "if True:\n    import pretrain.train as train"),
         ("triptych__batch", "from shards.record import Word"),
-        ("triptych__trainer", "import importlib\nimportlib.import_module('shards.read')"),
+        ("triptych__trainer", "import importlib\nimportlib.import_module('shards.reading.read')"),
         ("shards__write", "from . import record"),
     ],
 )

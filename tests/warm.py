@@ -14,7 +14,10 @@ import traceback
 
 LOADED = ["pretrain.__main__", "accelerate", "torch.utils.tensorboard"]
 if not os.path.exists("/dev/nvidiactl"):  # it looks for its device when it is imported
-    os.environ |= {"DS_ACCELERATOR": "cpu", "DEEPSPEED_LOG_LEVEL": "warning"}  # as triptych.engine_deepspeed does
+    os.environ |= {
+        "DS_ACCELERATOR": "cpu",
+        "DEEPSPEED_LOG_LEVEL": "warning",
+    }  # as triptych.training.engine_deepspeed does
     LOADED += ["deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"]  # the second loads all of torch.compile
 
 

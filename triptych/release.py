@@ -20,14 +20,14 @@ import torch
 import yaml
 
 from triptych import config as configs
-from triptych import evaluation, evaluation_report
 from triptych.batch import fake_batch
 from triptych.config import UserError
+from triptych.evaluation import results, tables
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.load import load
-from triptych.run import read_metrics
+from triptych.training.run import read_metrics
 
 HELP = """usage: python -m triptych.release RUN OUT [a.b=c ...]
 
@@ -63,8 +63,8 @@ def release(config: ReleaseConfig) -> None:
     """
     encoder = load(config.run / "encoder")  # verifies the hashes
     trained_on = _trained_on(config.run)
-    scored = evaluation.read(Path(config.results)) if config.results else None
-    evaluation.make_folder(config.out)
+    scored = results.read(Path(config.results)) if config.results else None
+    results.make_folder(config.out)
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(config.run / "encoder", partial)
@@ -189,7 +189,7 @@ def _scores(scored: Mapping[str, Any] | None) -> list[str]:
         return ["None were given when this was released; `python -m linear_probe` makes them.", ""]
     protocol = scored["protocol"]
     where = f"{scored['title']}; split SHA-256 `{protocol['split_sha256']}`; selection {protocol['selection']}."
-    return [where, "", *evaluation_report.table(scored), *([protocol["note"], ""] if protocol["note"] else [])]
+    return [where, "", *tables.table(scored), *([protocol["note"], ""] if protocol["note"] else [])]
 
 
 def _licence(licence: str) -> str:

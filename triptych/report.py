@@ -23,10 +23,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from triptych import evaluation, evaluation_report
 from triptych.config import UserError, run_command
-from triptych.run import read_metrics
-from triptych.scores import mean_interval
+from triptych.evaluation import results, tables
+from triptych.evaluation.scores import mean_interval
+from triptych.training.run import read_metrics
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
     evaluations = [folder for folder in folders if (folder / "results.json").is_file()]
     write(
         [read(folder) for folder in folders if folder not in evaluations],
-        [evaluation.read(folder / "results.json") for folder in evaluations],
+        [results.read(folder / "results.json") for folder in evaluations],
         Path(options.get("out", "runs/report")),
         options.get("title", "Report"),
     )
@@ -197,11 +197,11 @@ def write(runs: Sequence[Run], evaluations: Sequence[Mapping[str, Any]], out: Pa
         draw(runs, out / "curves.png")
         _show(numbers["pretraining"])
     if evaluations:
-        numbers["evaluation"] = evaluation.merge(evaluations)
-        parts += ["## Evaluation", "", *evaluation_report.table(numbers["evaluation"])]
-        parts += evaluation_report.differences(numbers["evaluation"])
-        parts += evaluation_report.details(numbers["evaluation"])
-        evaluation_report.show(numbers["evaluation"])
+        numbers["evaluation"] = results.merge(evaluations)
+        parts += ["## Evaluation", "", *tables.table(numbers["evaluation"])]
+        parts += tables.differences(numbers["evaluation"])
+        parts += tables.details(numbers["evaluation"])
+        tables.show(numbers["evaluation"])
     (out / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (out / "report.md").write_text("\n".join(parts) + "\n")
     print(f"written to {out}/report.md")

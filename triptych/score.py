@@ -36,14 +36,14 @@ from rich.table import Table
 from rich.text import Text
 
 from triptych import config as configs
-from triptych import predictions as files
-from triptych import scores
 from triptych.config import UserError, nearest
-from triptych.conventions import Column, Pairs, Sheet, sheets
+from triptych.evaluation import predictions as files
+from triptych.evaluation import scores
+from triptych.evaluation.conventions import Column, Pairs, Sheet, sheets
+from triptych.evaluation.predictions import Predictions
+from triptych.evaluation.significance import Units
 from triptych.files import sha256, write_atomically
-from triptych.predictions import Predictions
 from triptych.protocols import registry
-from triptych.significance import Units
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from finetune.config import FinetuneConfig
 from finetune.search.space import changed, leaves, suggest
 from finetune.search.trials import Trials
 from triptych import config as configs
-from triptych.evaluation_report import number
-from triptych.figures import COLORS
+from triptych.evaluation.figures import COLORS
+from triptych.evaluation.tables import number
 from triptych.files import write_atomically
 
 STATES = {

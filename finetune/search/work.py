@@ -19,12 +19,12 @@ from finetune.search.space import changed, leaves, open_base, suggest
 from finetune.search.trials import Claim, Trials
 from finetune.train import train_one
 from triptych import config as configs
-from triptych import conventions
 from triptych.config import UserError
+from triptych.evaluation import conventions
 from triptych.files import write_atomically
 from triptych.protocols import registry
-from triptych.task import Evaluator
-from triptych.trainer import EXIT_REQUEUE, STOP_SIGNALS
+from triptych.training.task import Evaluator
+from triptych.training.trainer import EXIT_REQUEUE, STOP_SIGNALS
 
 MANY_FAILED = 3
 """When so many trials failed and none did not, the mistake is in what they share."""
@@ -40,7 +40,7 @@ def run(config: SearchConfig) -> int:
     """Do trials until all are done, beside other workers on the same folder, and write the report.
 
     Returns:
-        0, or triptych.trainer.EXIT_REQUEUE where a signal stopped it.
+        0, or triptych.training.trainer.EXIT_REQUEUE where a signal stopped it.
 
     Raises:
         UserError: see `open_base`; the base cannot be trained; the folder belongs to another search; every trial fails.

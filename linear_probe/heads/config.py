@@ -34,7 +34,7 @@ class Logistic:
             x: features [R, D] float32, not standardised.
             y: classes [R] int64, or emotions [R, E] float32 of 0, 1 and NaN.
             problems: rows of x and y.
-            kind: one of triptych.predictions.KINDS.
+            kind: one of triptych.evaluation.predictions.KINDS.
             num_outputs: C classes or E emotions.
 
         Raises:
@@ -62,7 +62,7 @@ class Ridge:
             x: features [R, D] float32, not standardised.
             y: classes [R] int64, or emotions, sentiment or series [R, E] float32, NaN where not labelled.
             problems: rows of x and y.
-            kind: one of triptych.predictions.KINDS.
+            kind: one of triptych.evaluation.predictions.KINDS.
             num_outputs: C classes, or E.
 
         Raises:
@@ -117,7 +117,7 @@ class Linear:
             x: features [R, D] float32, or [R, L, D] layers whose softmax-weighted sum is learned with each head.
             y: classes [R] int64, or emotions, sentiment or series [R, E] float32, NaN where not labelled.
             problems: rows of x and y.
-            kind: one of triptych.predictions.KINDS.
+            kind: one of triptych.evaluation.predictions.KINDS.
             num_outputs: C classes, or E.
 
         Raises:

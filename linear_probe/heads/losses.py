@@ -30,7 +30,7 @@ def targets_of(y: Tensor, kind: str, num_outputs: int, balanced: bool) -> tuple[
 
     Args:
         y: classes [n], or [n, E] with NaN where not labelled.
-        kind: one of triptych.predictions.KINDS.
+        kind: one of triptych.evaluation.predictions.KINDS.
         num_outputs: C.
         balanced: each class weighs the same in total; of each emotion, the rows that have it and those that do not.
 

@@ -20,11 +20,11 @@ from pretrain.losses.contrastive import Ranks, all_pairs
 from pretrain.objectives.objective import Comparison, ObjectiveConfig, unchanged
 from pretrain.windows import WindowsConfig, crop_batch, draw_windows, inside
 from triptych.batch import Batch
-from triptych.distributed import Distributed
 from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
-from triptych.models.tower import TowerOutput, timed
-from triptych.task import Embeddings, Total
+from triptych.models.towers.tower import TowerOutput, timed
+from triptych.training.distributed import Distributed
+from triptych.training.task import Embeddings, Total
 
 NAME = "contrastive"
 WINDOWS = f"{NAME}/windows"

@@ -15,7 +15,7 @@ from pretrain.objectives.word_output import NCEConfig, WordOutput
 from triptych.batch import IGNORE, Batch
 from triptych.modalities import MODALITIES
 from triptych.models.encoder import Encoder
-from triptych.task import Total
+from triptych.training.task import Total
 
 NAME = "masked_lm"
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from triptych.batch import Batch
-from triptych.distributed import Distributed
 from triptych.models.encoder import Encoder
-from triptych.task import Embeddings, Output, Prepare, Task, Total
+from triptych.training.distributed import Distributed
+from triptych.training.task import Embeddings, Output, Prepare, Task, Total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class Objective(AnyObjective):
 
 
 class Comparison(AnyObjective):
-    """One that compares all clips of an optimizer step with each other, see triptych.compare."""
+    """One that compares all clips of an optimizer step with each other, see triptych.training.compare."""
 
     @abstractmethod
     def embed(self, encoder: Encoder, batch: Batch) -> Embeddings:

@@ -25,7 +25,7 @@ from triptych.config import nearest
 from triptych.modalities import MODALITIES
 from triptych.models.autoencoder import KERNELS, PADDING, POOLS, AutoencoderEncoder, Squeezed, rows_of
 from triptych.models.encoder import Encoder
-from triptych.task import Total
+from triptych.training.task import Total
 
 NAME = "reconstruction"
 

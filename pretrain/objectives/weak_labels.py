@@ -30,14 +30,14 @@ from torch.nn import functional
 
 from pretrain.label_file import FileLabels, hashes_of, unknown_class
 from pretrain.objectives.objective import Objective, ObjectiveConfig
-from shards.index import ShardSet
-from shards.storage import DamagedShard
-from shards.suits import check_form
+from shards.reading.index import ShardSet
+from shards.reading.storage import DamagedShard
+from shards.reading.suits import check_form
 from triptych.batch import IGNORE, UNLABELLED, Batch
 from triptych.config import UserError, nearest
 from triptych.files import sha256
 from triptych.models.encoder import Encoder
-from triptych.task import Total
+from triptych.training.task import Total
 
 NAME = "weak_labels"
 

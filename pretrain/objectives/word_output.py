@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.losses.vocabulary import nce_loss, score_softmax, unigram
-from triptych.models.towers import find_word_input
+from triptych.models.inputs import find_word_input
 
 Kind = Literal["linear", "tied", "glove"]
 

@@ -8,11 +8,11 @@ from itertools import islice
 
 import numpy as np
 
-from shards.cut import cut_sound
-from shards.decode import decode_audio
-from shards.pool import ChildPool, Failure
-from shards.probe import Job, read_file
+from shards.media.cut import cut_sound
+from shards.media.decode import decode_audio
 from shards.record import RawClip
+from shards.writing.pool import ChildPool, Failure
+from shards.writing.probe import Job, read_file
 
 Sound = np.ndarray | Failure | None
 """[N] float32, or why the clip cannot be decoded, or None for a clip without sound."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from shards.corpora.avec_tables import HZ, Frames, Span, read_labels, read_spans
-from shards.corpora.files import find_files
+from shards.files import find_files
 from shards.record import Cut, RawClip, Word
 from shards.transcripts.spread import spread
 from triptych.config import UserError

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from shards.corpora.files import find_files
+from shards.files import find_files
 from shards.record import RawClip
 from triptych.config import UserError
 

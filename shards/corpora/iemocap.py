@@ -22,7 +22,7 @@ from shards.record import Cut, RawClip, Word
 from shards.transcripts import sphinx_wdseg
 from shards.transcripts.as_written import as_written
 from shards.transcripts.spread import spread
-from shards.words import spoken_form
+from shards.words.words import spoken_form
 from triptych.config import UserError
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.corpora.files import find_files
+from shards.files import find_files
 from shards.record import RawClip
 from shards.transcripts.mojibake import mend
 from shards.transcripts.spread import spread

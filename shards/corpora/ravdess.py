@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from shards.corpora.beside import attach_files, given_or_below, mirrored
-from shards.corpora.files import find_files
+from shards.files import find_files
 from shards.record import RawClip
 from shards.transcripts.attach import attach
 from triptych.config import UserError

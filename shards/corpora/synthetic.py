@@ -30,8 +30,8 @@ from shards.corpora.synthetic_landmarks import openface_csv
 from shards.corpora.synthetic_render import FRAME_PX, face, look, speaker_pitch_hz, voice, write_media
 from shards.corpora.synthetic_script import EMOTIONS, Script, script
 from shards.corpora.voxceleb2 import VoxCeleb2Config
-from shards.pool import end_with
 from shards.record import RawClip
+from shards.writing.pool import end_with
 from triptych.config import UserError
 
 MARKER = "synthetic.json"

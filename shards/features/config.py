@@ -30,7 +30,7 @@ class Feature(Protocol):
         """[T, *spec.shape] of spec.dtype from a sample's files (extension -> bytes); None if it lacks the stream.
 
         Raises:
-            shards.decode.DecodeError: the media is damaged.
+            shards.media.decode.DecodeError: the media is damaged.
         """
         ...
 
@@ -43,7 +43,7 @@ class BatchedFeature(Feature, Protocol):
         """As `compute` for each clip, equal up to the rounding that the feature states.
 
         Raises:
-            shards.decode.DecodeError: the media of one of them is damaged.
+            shards.media.decode.DecodeError: the media of one of them is damaged.
         """
         ...
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from shards.decode import DecodeError, decode_video, video_of
+from shards.media.decode import DecodeError, decode_video, video_of
 from triptych.modalities import FeatureSpec
 
 MEAN, STD = 128.0, 32.0
@@ -70,7 +70,7 @@ class FaceCrops:
             no picture.
 
         Raises:
-            shards.decode.DecodeError: the video is damaged.
+            shards.media.decode.DecodeError: the video is damaged.
         """
         data = video_of(members)
         frames = None if data is None else decode_video(data, self.config.rate_hz)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shards.decode import decode_video, video_of
 from shards.features.face_track import main_track, squares
+from shards.media.decode import decode_video, video_of
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 
@@ -97,7 +97,7 @@ class Faces:
             no picture, or no face in it.
 
         Raises:
-            shards.decode.DecodeError: the video is damaged.
+            shards.media.decode.DecodeError: the video is damaged.
             UserError: facenet-pytorch is not installed.
         """
         data = video_of(members)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from shards.decode import decode_video, video_of
 from shards.features.faces import face_places
 from shards.features.landmarks import MEAN, NUM_POINTS, STD, scaled
+from shards.media.decode import decode_video, video_of
 from triptych.config import UserError
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
@@ -77,7 +77,7 @@ class FanLandmarks:
             one place; None if the clip has no picture, or no face in it.
 
         Raises:
-            shards.decode.DecodeError: the video is damaged.
+            shards.media.decode.DecodeError: the video is damaged.
             UserError: a package is not installed, or the weights cannot be had.
         """
         data = video_of(members)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.decode import MAX_SECONDS, DecodeError
+from shards.media.decode import MAX_SECONDS, DecodeError
 from triptych.modalities import FeatureSpec
 
 EXTENSION = "landmarks.csv"
@@ -89,7 +89,7 @@ class Landmarks:
             their distance; None if the sample has no landmarks.csv, or one without a good frame.
 
         Raises:
-            shards.decode.DecodeError: a column is missing, or the file is damaged or longer than MAX_SECONDS.
+            shards.media.decode.DecodeError: a column is missing, or the file is damaged or longer than MAX_SECONDS.
         """
         if EXTENSION not in members:
             return None
@@ -125,7 +125,7 @@ def read_openface(content: bytes) -> dict[str, np.ndarray]:
         timestamp (seconds), confidence, success, face_id, x_0 to x_67 and y_0 to y_67 (pixels), each [F] float64.
 
     Raises:
-        shards.decode.DecodeError: a column is missing, a value is no number, or times are negative or too late.
+        shards.media.decode.DecodeError: a column is missing, a value is no number, or times are negative or too late.
     """
     header, _, rows = content.partition(b"\n")
     # a blank follows each comma; capitals differ, as X_0 is the point in space

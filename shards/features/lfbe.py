@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.decode import audio_of, decode_audio
+from shards.media.decode import audio_of, decode_audio
 from triptych.modalities import FeatureSpec
 
 SAMPLE_RATE_HZ = 16000
@@ -74,7 +74,7 @@ class Lfbe:
             [T, 5 * bands] float16, or None if the clip has no sound.
 
         Raises:
-            shards.decode.DecodeError: the sound is damaged.
+            shards.media.decode.DecodeError: the sound is damaged.
         """
         data = audio_of(members)
         samples = None if data is None else decode_audio(data, SAMPLE_RATE_HZ)

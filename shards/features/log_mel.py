@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.decode import audio_of, decode_audio
 from shards.features.lfbe import FLOOR, HOP_MS, SAMPLE_RATE_HZ, WINDOW_MS, filter_bank
+from shards.media.decode import audio_of, decode_audio
 from triptych.modalities import FeatureSpec
 
 MEAN, STD = 14.1, 3.8
@@ -68,7 +68,7 @@ class LogMel:
             [T, bands] float16; a step exists only where all of its 25 ms do. None if the clip has no sound.
 
         Raises:
-            shards.decode.DecodeError: the sound is damaged.
+            shards.media.decode.DecodeError: the sound is damaged.
         """
         data = audio_of(members)
         samples = None if data is None else decode_audio(data, SAMPLE_RATE_HZ)

@@ -10,10 +10,10 @@ from triptych.modalities import FeatureSpec
 
 @dataclass
 class StoredSequence:
-    """A Feature that shards hold; see `shards.add_sequences`, which writes it."""
+    """A Feature that shards hold; see `shards.writing.add_sequences`, which writes it."""
 
     spec: FeatureSpec
 
     def compute(self, members: Mapping[str, bytes]) -> np.ndarray | None:
-        """Nothing asks: shards.clips refuses a set that does not hold the sequences."""
+        """Nothing asks: shards.reading.clips refuses a set that does not hold the sequences."""
         raise AssertionError(f"{self.spec.name} is read, not computed")

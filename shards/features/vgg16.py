@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from shards.decode import decode_video, video_of
 from shards.features import vgg16_weights
+from shards.media.decode import decode_video, video_of
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
 
@@ -77,7 +77,7 @@ class Vgg16:
             [T, 4096] float16, none negative; None if the clip has no picture.
 
         Raises:
-            shards.decode.DecodeError: the video is damaged.
+            shards.media.decode.DecodeError: the video is damaged.
             UserError: there are no weights to compute it with.
         """
         return self.compute_many([members])[0]

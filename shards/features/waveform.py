@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shards.decode import audio_of, decode_audio
+from shards.media.decode import audio_of, decode_audio
 from triptych.modalities import FeatureSpec
 
 
@@ -68,7 +68,7 @@ class Waveform:
             clip has no sound.
 
         Raises:
-            shards.decode.DecodeError: the sound is damaged.
+            shards.media.decode.DecodeError: the sound is damaged.
         """
         data = audio_of(members)
         samples = None if data is None else decode_audio(data, self.config.sample_rate_hz)

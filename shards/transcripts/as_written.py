@@ -5,7 +5,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 from shards.record import Word
-from shards.words import spoken_form
+from shards.words.words import spoken_form
 
 
 def as_written(timed: Sequence[Word], transcript: Sequence[str]) -> tuple[Word, ...]:

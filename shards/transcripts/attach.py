@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from shards.corpora.files import find_files
+from shards.files import find_files
 from shards.record import RawClip
 from shards.transcripts import kaldi_ctm, recognised, textgrid, whisper_json
 from shards.transcripts.transcript import Said

@@ -55,8 +55,8 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from shards.features.config import AudioFeature, FeaturesConfig, build
     from shards.features.lfbe import LfbeConfig
     from shards.record import SPLITS, Manifest
-    from shards.tar import ShardWriter
-    from shards.words import Vocabulary
+    from shards.words.words import Vocabulary
+    from shards.writing.tar import ShardWriter
 
     root = tmp_path_factory.mktemp("moods")
     (root / "shards").mkdir()
@@ -107,7 +107,7 @@ def moods(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stopped_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
     """`with stopped_at(3):` a training is asked to stop, as by a scheduler, at step 3."""
-    from triptych.engine import Engine
+    from triptych.training.engine import Engine
 
     @contextmanager
     def at(stop: int) -> Iterator[None]:
@@ -135,8 +135,8 @@ def over_roberta(moods: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from triptych.models.hub import plain
     from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
     from triptych.models.saved import SavedModels
-    from triptych.models.tcn import TcnConfig
-    from triptych.models.text_encoder import TextEncoderConfig, TextModel
+    from triptych.models.towers.tcn import TcnConfig
+    from triptych.models.towers.text_encoder import TextEncoderConfig, TextModel
 
     folder = tmp_path_factory.mktemp("over_roberta")
     inputs, words = load.load(moods / "encoder").inputs, load.load(moods / "encoder").words

@@ -12,10 +12,10 @@ from finetune import ablation as command
 from finetune.ablation import AblationConfig, folder_of, plan, run
 from finetune.config import FinetuneConfig
 from triptych import config as configs
-from triptych import evaluation, predictions
-from triptych.baselines import baselines
 from triptych.config import UserError
-from triptych.evaluation import Evaluation, Split, System
+from triptych.evaluation import predictions, results
+from triptych.evaluation.baselines import baselines
+from triptych.evaluation.results import Evaluation, Split, System
 from triptych.protocols import registry
 
 ROWS = AblationConfig(
@@ -53,7 +53,7 @@ def trained(monkeypatch) -> list[str]:
         own = [
             System(name=name, inputs=inputs, predictions=np.stack([said, truth])) for name in ("from scratch", "tuned")
         ][-len(config.init) :]
-        evaluation.write(
+        results.write(
             Evaluation(
                 title="Fine-tuning",
                 protocol=protocol,
@@ -70,7 +70,9 @@ def trained(monkeypatch) -> list[str]:
         return 0
 
     monkeypatch.setattr("finetune.train.run", train)
-    monkeypatch.setattr("triptych.figures.draw", lambda *_: {})  # of the rows' own reports, which takes a while
+    monkeypatch.setattr(
+        "triptych.evaluation.figures.draw", lambda *_: {}
+    )  # of the rows' own reports, which takes a while
     return found
 
 
@@ -97,7 +99,7 @@ def test_all_rows_stand_in_one_table_beside_their_paired_differences(source: Pat
     assert "- seeds: 0, 1" in report  # which all rows share
     assert "- head:" not in report  # which they do not
     assert (out / "figures" / "bars.png").stat().st_size > 0
-    assert evaluation.read(out / "results.json") == numbers
+    assert results.read(out / "results.json") == numbers
     said = predictions.read(out / "predictions.csv", kind="classes")
     assert list(said.systems) == titles
     assert [(runs == said.truth).mean() for runs in said.systems.values()] == pytest.approx([0.75, 0.95, 1.0])

@@ -14,8 +14,8 @@ from finetune.heads.attention import AttentionConfig
 from finetune.heads.config import HeadConfig
 from finetune.heads.sse_ft import SseFtHeadConfig
 from triptych.config import UserError
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 SSE_FT = SseFtHeadConfig(self_attention_heads=2, inter_modal_heads=2, feedforward=8, inter_modal_blocks=1)
 KEY = "speaker12/clip24"

@@ -19,10 +19,10 @@ from triptych.models import load
 from triptych.models.blocks import TransformerConfig
 from triptych.models.encoder import Encoder
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
-from triptych.models.text_encoder import TextEncoderConfig
-from triptych.models.transformer_towers import FrameTowerConfig
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.models.towers.text_encoder import TextEncoderConfig
+from triptych.models.towers.transformer_towers import FrameTowerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 
 def save_roberta(folder: Path, words: tuple[str, ...]) -> None:

@@ -13,9 +13,9 @@ from finetune.engine import EngineConfig
 from finetune.train import run
 from triptych import config as configs
 from triptych.config import UserError
-from triptych.engine_deepspeed import ZeroConfig
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.engine_deepspeed import ZeroConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 RUN = Path("runs") / "random-seed-0"
 

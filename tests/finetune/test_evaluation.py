@@ -10,15 +10,16 @@ from finetune import losses
 from finetune.evaluation import Scored, ScoreEvaluator, answers_of, figures, predict
 from finetune.heads.linear import LinearConfig
 from finetune.task import FinetuneTask
-from triptych import distributed, evaluation
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.config import UserError
-from triptych.engine_accelerate import AccelerateEngine
+from triptych.evaluation import results
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
-from triptych.optim import OptimizerConfig
 from triptych.protocols import registry
-from triptych.step_loss import Arithmetic
+from triptych.training import distributed
+from triptych.training.engine_accelerate import AccelerateEngine
+from triptych.training.optim import OptimizerConfig
+from triptych.training.step_loss import Arithmetic
 
 SPECS = {"audio": FeatureSpec(name="b", modality="audio", version=1, rate_hz=10, shape=(3,), dtype="float32")}
 PROTOCOL = registry.find("synthetic", ("happy", "sad"))
@@ -53,7 +54,7 @@ def loader(*classes):
 
 def scored(*classes):
     keys = tuple(f"clip-{number:04d}" for number in range(len(classes)))
-    return Scored(split=evaluation.Split(keys=keys, truth=np.array(classes)), steps=[])
+    return Scored(split=results.Split(keys=keys, truth=np.array(classes)), steps=[])
 
 
 def test_every_clip_is_predicted_without_dropout_whatever_its_label(engine):
@@ -80,7 +81,7 @@ def test_scores_on_valid_are_those_of_the_predictions(engine):
 
 def test_series_are_cut_to_the_steps_of_their_clip_that_have_labels():
     series, steps = np.arange(10.0).reshape(5, 2), np.array([True, False, True])
-    clips = Scored(split=evaluation.Split(keys=("a",), truth=np.empty(1, dtype=object)), steps=[steps])
+    clips = Scored(split=results.Split(keys=("a",), truth=np.empty(1, dtype=object)), steps=[steps])
     (said,) = answers_of(registry.find("avec2017"), clips, [series])
     assert said.tolist() == [[0, 1], [4, 5]]
 

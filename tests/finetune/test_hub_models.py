@@ -12,8 +12,8 @@ from finetune.plan import make_plan
 from finetune.rates import rates_of
 from finetune.train import run
 from triptych.config import UserError
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 ROBERTA = "towers.text.encoder.model."
 

@@ -9,8 +9,8 @@ import pytest
 from finetune.config import FinetuneConfig
 from finetune.train import run
 from triptych.config import UserError
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 
 def config(moods: Path, out: Path, protocol: str, **settings) -> FinetuneConfig:

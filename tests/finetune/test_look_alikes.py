@@ -12,18 +12,19 @@ import pytest
 
 from finetune.__main__ import main
 from shards.features.words import PIECES, WORDS
-from shards.index import ShardSet
 from shards.look_alike import make
+from shards.reading.index import ShardSet
 from shards.write import WriteConfig, write
-from triptych import config, figures
-from triptych.engine import Engine
+from triptych import config
+from triptych.evaluation import figures
 from triptych.modalities import FeatureSpec
 from triptych.models import load
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig, VideoTowerConfig
-from triptych.models.text_encoder import TextEncoderConfig
-from triptych.models.transformer_towers import FrameTowerConfig
+from triptych.models.towers.text_encoder import TextEncoderConfig
+from triptych.models.towers.transformer_towers import FrameTowerConfig
+from triptych.training.engine import Engine
 
 FILES = Path(config.config_folder()) / "finetune"
 SMALL = ("features.audio.lfbe.bands=8", "features.video={face_crops: {box: [0, 0, 1, 1], size: 8}}")

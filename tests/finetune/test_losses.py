@@ -7,8 +7,8 @@ import torch
 from finetune import losses
 from finetune.task import Labels
 from triptych.batch import UNLABELLED, Batch
+from triptych.evaluation.scores import concordance_correlation
 from triptych.protocols import registry
-from triptych.scores import concordance_correlation
 
 CLASSES = registry.find("synthetic", ("happy", "sad"))
 EMOTIONS = registry.find("mosei_emotion")

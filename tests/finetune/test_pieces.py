@@ -14,8 +14,8 @@ from linear_probe import probe
 from linear_probe.config import BaselinesConfig, ProbeConfig
 from shards import add_features
 from triptych.models import load
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ from torch import nn
 
 from finetune.engine import EngineConfig
 from finetune.rates import EncoderTraining, depths, freeze, rates_of
-from triptych import distributed
 from triptych.batch import Batch
 from triptych.config import UserError
-from triptych.engine_deepspeed import ZeroConfig
-from triptych.optim import OptimizerConfig, Rate, ScheduleConfig, parameter_groups
-from triptych.task import Output, Task, Total
+from triptych.training import distributed
+from triptych.training.engine_deepspeed import ZeroConfig
+from triptych.training.optim import OptimizerConfig, Rate, ScheduleConfig, parameter_groups
+from triptych.training.task import Output, Task, Total
 
 
 class Tower(nn.Module):

@@ -11,12 +11,12 @@ import torch
 from finetune import train
 from finetune.config import FinetuneConfig
 from finetune.engine import EngineConfig
-from triptych import figures
 from triptych.config import UserError
-from triptych.engine import Engine
+from triptych.evaluation import figures
 from triptych.models.load import load, save_encoder
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.engine import Engine
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 TRAINER = TrainerConfig(max_steps=2, log_every=2, evaluate_every=1, checkpoint_every=2, keep_checkpoints=1)
 

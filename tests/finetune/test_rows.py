@@ -14,11 +14,12 @@ from finetune.outcome import ALL, Best, Outcome, Run
 from finetune.plan import make_plan
 from finetune.report import Author
 from finetune.train import run
-from shards.truth import Truth
-from triptych import distributed, predictions
+from shards.divisions.truth import Truth
 from triptych.config import UserError
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.evaluation import predictions
+from triptych.training import distributed
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 TRAINER = TrainerConfig(max_steps=2, log_every=2, evaluate_every=1, checkpoint_every=2, keep_checkpoints=1)
 

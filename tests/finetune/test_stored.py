@@ -16,11 +16,11 @@ from finetune.heads.sse_ft import SseFtHeadConfig
 from finetune.plan import make_plan
 from finetune.train import run
 from shards import add_features
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from triptych.config import UserError
-from triptych.distributed import Distributed
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.distributed import Distributed
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 SSE_FT = HeadConfig(sse_ft=SseFtHeadConfig(self_attention_heads=2, inter_modal_heads=2, feedforward=8))
 

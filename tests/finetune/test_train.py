@@ -15,8 +15,8 @@ from finetune.plan import make_plan
 from finetune.train import run
 from triptych.config import UserError
 from triptych.models.load import load
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 
 def config(tones: Path, out: Path, **settings) -> FinetuneConfig:

@@ -12,15 +12,15 @@ from finetune import train
 from finetune.config import FinetuneConfig
 from finetune.plan import make_plan
 from finetune.train import run
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from shards.record import SPLITS, ClipRecord, Word
-from shards.tar import ShardWriter
 from shards.transcripts.recognised import ClipFacts, write_chunk
+from shards.writing.tar import ShardWriter
 from triptych import config as configs
-from triptych import figures, predictions
 from triptych.config import UserError
-from triptych.optim import OptimizerConfig
-from triptych.trainer import TrainerConfig
+from triptych.evaluation import figures, predictions
+from triptych.training.optim import OptimizerConfig
+from triptych.training.trainer import TrainerConfig
 
 MISHEARD, LOST = "speaker12/clip24", "speaker13/clip27"
 OPPOSITE = {"bad": "good", "good": "bad", "fine": "bad"}

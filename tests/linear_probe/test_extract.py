@@ -11,18 +11,18 @@ import torch
 from linear_probe.blocks import Block
 from linear_probe.extract import extract
 from linear_probe.sources import EncoderSource, InputMeans
-from shards.clips import Clips
 from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
 from shards.features.words import WORDS as TEXT
-from shards.index import ShardSet, Split
-from shards.words import Vocabulary
+from shards.reading.clips import Clips
+from shards.reading.index import ShardSet, Split
+from shards.words.words import Vocabulary
 from triptych.config import UserError
 from triptych.models import load
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig
-from triptych.models.tcn import TcnConfig
+from triptych.models.towers.tcn import TcnConfig
 
 VOCABULARY = ("set", "red", "at", "bin")
 ALL = ("text", "audio", "video")

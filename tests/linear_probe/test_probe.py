@@ -71,7 +71,7 @@ def test_a_second_probe_takes_its_features_from_the_folder(tones: Path, tmp_path
     def refuse(*_):
         raise AssertionError("media were read")
 
-    monkeypatch.setattr("shards.read.EvalLoader.batches", refuse)
+    monkeypatch.setattr("shards.reading.read.EvalLoader.batches", refuse)
     assert run(config(tones, tmp_path / "second", **kept))["systems"] == first["systems"]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from linear_probe.blocks import Block
 from linear_probe.sources import BAG_OF_WORDS, EncoderSource, InputMeans
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
@@ -14,9 +14,9 @@ from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.encoder import Encoded, Encoder, Fused
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig
-from triptych.models.tcn import TcnConfig
-from triptych.models.tower import Steps, TowerOutput
-from triptych.models.transformer_towers import TextTransformerConfig
+from triptych.models.towers.tcn import TcnConfig
+from triptych.models.towers.tower import Steps, TowerOutput
+from triptych.models.towers.transformer_towers import TextTransformerConfig
 
 SPECS = {
     "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64"),

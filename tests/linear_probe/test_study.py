@@ -14,10 +14,10 @@ from linear_probe.held_out import splits as splits_of
 from linear_probe.rows import Row, View, features, subsets
 from linear_probe.study import Study
 from linear_probe.table import Table
-from shards.divisions import divisions
-from shards.truth import Truth
-from triptych import evaluation
+from shards.divisions.divisions import divisions
+from shards.divisions.truth import Truth
 from triptych.config import UserError
+from triptych.evaluation import results
 from triptych.protocols import registry
 from triptych.protocols.mosei import EMOTIONS as MOSEI
 
@@ -185,7 +185,7 @@ def test_every_kind_goes_the_whole_way_and_what_is_told_is_found(record, written
     held_out = open_labels(study)
     assert (len(held_out.split.keys), held_out.split.left_out) == (12, 2)
     system = held_out.system(Said(name="told", inputs="audio", learnt=learnt, outputs=outputs))
-    report = evaluation.Evaluation(
+    report = results.Evaluation(
         title="told",
         protocol=told,
         splits=splits_of(study, held_out),
@@ -194,7 +194,7 @@ def test_every_kind_goes_the_whole_way_and_what_is_told_is_found(record, written
         drawn=system.title,
         num_resamples=20,
     )
-    entries = {one["system"]: one["metrics"][metric] for one in evaluation.write(report, tmp_path)["systems"]}
+    entries = {one["system"]: one["metrics"][metric] for one in results.write(report, tmp_path)["systems"]}
     assert entries["told"]["value"] == pytest.approx(perfect, abs=0.02)
     constant = next(entry for name, entry in entries.items() if name != "told")
     assert abs(constant["value"] - perfect) > 0.4

@@ -6,9 +6,9 @@ import torch
 
 from linear_probe import targets
 from linear_probe.table import Table
-from shards.truth import labelled
-from triptych import answers
+from shards.divisions.truth import labelled
 from triptych.batch import UNLABELLED
+from triptych.evaluation import answers
 from triptych.protocols import registry
 
 

@@ -13,7 +13,7 @@ from triptych.config import UserError
 
 @pytest.fixture
 def run(tones: Path, tmp_path: Path) -> Path:
-    """A finished run with checkpoints of steps 4 and 12, as triptych.checkpoint writes them."""
+    """A finished run with checkpoints of steps 4 and 12, as triptych.training.checkpoint writes them."""
     folder = tmp_path / "run"
     for step in (12, 4):
         shutil.copytree(tones / "encoder", folder / "checkpoints" / f"step-{step:08d}" / "encoder")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from shards.index import ShardSet
+    from shards.reading.index import ShardSet
     from shards.record import ClipRecord
 
 PER_SHARD = 20
@@ -60,9 +60,9 @@ def ravdess(record: "Callable[..., ClipRecord]") -> "Callable[..., list[ClipReco
 @pytest.fixture
 def written(tmp_path: Path) -> "Callable[..., ShardSet]":
     """`written(records, split={"by": "speaker"})`: as a shard set, each record in the split that it names."""
-    from shards.index import ShardSet
+    from shards.reading.index import ShardSet
     from shards.record import SPLITS, Manifest
-    from shards.tar import ShardWriter
+    from shards.writing.tar import ShardWriter
 
     def write(records: "Sequence[ClipRecord]", split: dict[str, Any] | None = None) -> "ShardSet":
         folder = tmp_path / f"set{len(list(tmp_path.iterdir()))}"

@@ -92,7 +92,7 @@ SPECS = {
 
 def make(folder, **settings):
     """With the published weights."""
-    from triptych.models.text_encoder import TextEncoder, TextEncoderConfig
+    from triptych.models.towers.text_encoder import TextEncoder, TextEncoderConfig
 
     torch.manual_seed(1)
     encoder = TextEncoder(TextEncoderConfig(model=str(folder), **settings), WORDS)
@@ -135,8 +135,8 @@ def encoder_of(folder, **settings):
     from triptych.models import load
     from triptych.models.blocks import TransformerConfig
     from triptych.models.cross_modal import CrossModalConfig
-    from triptych.models.text_encoder import TextEncoderConfig
-    from triptych.models.towers import InputConfig
+    from triptych.models.inputs import InputConfig
+    from triptych.models.towers.text_encoder import TextEncoderConfig
 
     torch.manual_seed(2)
     config = CrossModalConfig(

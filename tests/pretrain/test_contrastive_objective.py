@@ -12,13 +12,13 @@ from pretrain.objectives.contrastive import ContrastiveConfig, HeadConfig, Tempe
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.windows import WindowsConfig
-from triptych import compare
 from triptych.batch import Batch, fake_batch
-from triptych.distributed import alone
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.load import SystemConfig, build
+from triptych.training import compare
+from triptych.training.distributed import alone
 
 WORDS = tuple(f"w{i}" for i in range(20))
 SPECS = {

@@ -13,8 +13,8 @@ from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.objectives.reconstruction import ReconstructionConfig
 from pretrain.objectives.weak_labels import WeakLabelsConfig
-from shards.index import ShardSet
-from shards.read import TrainLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import TrainLoader
 from triptych import config
 from triptych.batch import Batch, Track, fake_batch
 from triptych.config import UserError

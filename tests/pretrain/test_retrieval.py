@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrain.retrieval import expected_recall, recalls
-from triptych.task import Embeddings
+from triptych.training.task import Embeddings
 
 
 def embeddings(audio: torch.Tensor, video: torch.Tensor, present: dict[str, torch.Tensor] | None = None) -> Embeddings:

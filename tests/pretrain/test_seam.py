@@ -9,16 +9,16 @@ from torch import nn
 from pretrain.masking import MaskConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import Objective, ObjectiveConfig, PretrainTask
-from triptych import distributed
 from triptych.batch import fake_batch
-from triptych.engine_accelerate import AccelerateEngine
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.load import SystemConfig, build
-from triptych.optim import OptimizerConfig
-from triptych.step_loss import Arithmetic
-from triptych.task import Total
+from triptych.training import distributed
+from triptych.training.engine_accelerate import AccelerateEngine
+from triptych.training.optim import OptimizerConfig
+from triptych.training.step_loss import Arithmetic
+from triptych.training.task import Total
 
 WORDS = tuple(f"w{i}" for i in range(20))
 SPECS = {

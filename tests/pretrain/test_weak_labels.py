@@ -15,7 +15,7 @@ from pretrain.masking import MaskConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.objectives.weak_labels import WeakLabels, WeakLabelsConfig
-from shards.collate import Sample, collate
+from shards.reading.collate import Sample, collate
 from shards.record import ClipRecord
 from triptych import config
 from triptych.batch import IGNORE, Batch, fake_batch

@@ -15,8 +15,8 @@ from triptych.batch import fake_batch
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
+from triptych.models.inputs import InputConfig, WordInput
 from triptych.models.load import SystemConfig, build
-from triptych.models.towers import InputConfig, WordInput
 
 WORDS = tuple(f"w{i}" for i in range(20))
 SPECS = {"text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64")}

@@ -10,11 +10,11 @@ from pretrain.build import build_task
 from pretrain.config import PretrainConfig, WordVectorsConfig
 from pretrain.objectives.objective import PretrainTask
 from pretrain.start import start_vectors
-from shards import glove
+from shards.words import glove
 from triptych import config
 from triptych.config import UserError
 from triptych.models.load import load
-from triptych.optim import parameter_groups
+from triptych.training.optim import parameter_groups
 
 WORDS = ("the", "of", "happyish", "to")
 

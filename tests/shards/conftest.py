@@ -21,7 +21,7 @@ from shards.features.config import AudioFeature, Feature, FeaturesConfig, VideoF
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
 from shards.record import SPLITS, ClipRecord, Manifest, Member, ShardIndex, ShardInfo, Word
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
 
 MakeClip = Callable[..., Path]
 
@@ -30,7 +30,7 @@ MakeClip = Callable[..., Path]
 def children_with_torch() -> None:
     """The server that forks the pools' children has loaded torch: some hundred children need it for a sound feature,
     2 s of a core for each that loads it itself, as those of a command do."""
-    forkserver.set_forkserver_preload(["shards.compute", "torchaudio.compliance.kaldi"])
+    forkserver.set_forkserver_preload(["shards.writing.compute", "torchaudio.compliance.kaldi"])
     forkserver.ensure_running()
 
 

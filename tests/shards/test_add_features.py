@@ -19,14 +19,14 @@ from shards import add_features, check, merge
 from shards.add_features import AddFeaturesConfig
 from shards.corpora.config import CorpusConfig
 from shards.corpora.ravdess import RavdessConfig
+from shards.divisions.split import SplitConfig
 from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
-from shards.index import DamagedShard, ShardSet
-from shards.npy import from_bytes
-from shards.pool import ChildPool, Failure
-from shards.read import StreamConfig, TrainLoader
-from shards.split import SplitConfig
+from shards.reading.index import DamagedShard, ShardSet
+from shards.reading.npy import from_bytes
+from shards.reading.read import StreamConfig, TrainLoader
 from shards.write import WriteConfig, write
+from shards.writing.pool import ChildPool, Failure
 from triptych.config import UserError, load
 
 ROOT = Path(__file__).parents[2]

@@ -8,13 +8,13 @@ import pytest
 
 from shards import add_features, check, merge
 from shards.add_features import AddFeaturesConfig
-from shards.fill import Sample
-from shards.index import ShardSet
-from shards.npy import from_bytes
-from shards.other_words import OtherWords
+from shards.reading.index import ShardSet
+from shards.reading.npy import from_bytes
+from shards.reading.other_words import OtherWords
 from shards.record import ClipRecord, Word
-from shards.rewrite import with_words
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
+from shards.writing.rewrite import with_words
+from shards.writing.write_planned import Sample
 from triptych.config import UserError, load
 
 LFBE = ["features.audio.lfbe.bands=4", "drop=[lfbe.npy]"]

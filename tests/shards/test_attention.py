@@ -15,7 +15,7 @@ from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.load import SystemConfig, save_encoder
 from triptych.models.load import build as build_encoder
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig
-from triptych.models.tcn import TcnConfig
+from triptych.models.towers.tcn import TcnConfig
 
 FEATURES = FeaturesConfig(
     audio=AudioFeature(lfbe=LfbeConfig(bands=4)), video=VideoFeature(face_crops=FaceCropsConfig(size=8, rate_hz=5.0))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shards import check
-from shards.index import load_manifest
+from shards.reading.index import load_manifest
 from triptych.config import UserError
 
 

@@ -13,8 +13,8 @@ from shards.convert_pickle import convert
 from shards.corpora.config import CorpusConfig
 from shards.corpora.mosei import COLUMNS, MoseiConfig
 from shards.corpora.mosi import MosiConfig
-from shards.index import ShardSet
-from shards.split import SplitConfig
+from shards.divisions.split import SplitConfig
+from shards.reading.index import ShardSet
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from shards import check
-from shards.index import DamagedShard, ShardSet, load_manifest
-from shards.read import EvalLoader
+from shards.reading.index import DamagedShard, ShardSet, load_manifest
+from shards.reading.read import EvalLoader
 from triptych.config import UserError
 
 SHARD = "train-000001.tar"

@@ -12,15 +12,15 @@ from shards import check, show
 from shards.add_features import AddFeaturesConfig, add_features
 from shards.corpora.config import CorpusConfig
 from shards.corpora.ravdess import RavdessConfig
+from shards.divisions.split import SplitConfig
 from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature, build
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
-from shards.index import ShardSet
+from shards.media.media_form import StoreConfig
 from shards.merge import merge
-from shards.read import EvalLoader, StreamConfig, TrainLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader, StreamConfig, TrainLoader
 from shards.record import Cut, Manifest, RawClip, Word
-from shards.split import SplitConfig
-from shards.store import StoreConfig
 from shards.write import WriteConfig, prepare, run, write, write_part
 from triptych.config import UserError
 

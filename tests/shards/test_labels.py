@@ -11,9 +11,9 @@ import torch
 
 from shards import check
 from shards.corpora.voxceleb2 import VoxCeleb2Config
-from shards.index import ShardSet, load_manifest
 from shards.merge import merge
-from shards.read import EvalLoader
+from shards.reading.index import ShardSet, load_manifest
+from shards.reading.read import EvalLoader
 from shards.record import Manifest, RawClip
 from shards.write import WriteConfig, write, write_part
 from triptych.config import UserError, load

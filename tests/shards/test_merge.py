@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from shards import check, merge
-from shards.work import Work
 from shards.write import WriteConfig, prepare, write, write_part
+from shards.writing.work_folder import Work
 from triptych.config import UserError, load
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from shards.corpora.ravdess import RavdessConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.divisions.split import SplitConfig, draw
 from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
-from shards.index import ShardSet
-from shards.read import EvalLoader
-from shards.split import SplitConfig, draw
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.write import WriteConfig, write
 from triptych.config import config_folder, load
 

@@ -10,8 +10,8 @@ import pytest
 from shards import check, show
 from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.features.config import build
-from shards.index import ShardSet
-from shards.read import EvalLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import RawClip, Word
 from shards.write import WriteConfig, write
 from triptych.batch import Batch

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from shards.__main__ import main
-from shards.index import ShardSet
+from shards.reading.index import ShardSet
 from shards.vocabulary import VocabularyConfig, build
-from shards.words import Vocabulary
+from shards.words.words import Vocabulary
 from triptych.config import UserError
 
 

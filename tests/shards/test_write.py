@@ -246,7 +246,7 @@ def test_a_full_disk_is_a_message(
     def full(path: Path, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("shards.tar.write_atomically", full)
+    monkeypatch.setattr("shards.writing.tar.write_atomically", full)
     with pytest.raises(UserError, match="No space left on device; make room"):
         write(config(make_corpus(), tmp_path / "out"))
 

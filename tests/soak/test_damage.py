@@ -13,11 +13,11 @@ from shards import check
 from shards.features.config import AudioFeature, FeaturesConfig, VideoFeature
 from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
-from shards.index import ShardSet, load_index, load_manifest
-from shards.pool import ChildPool, Failure
-from shards.probe import Job, Opened, open_clip
-from shards.storage import Folder
-from shards.store import StoreConfig
+from shards.media.media_form import StoreConfig
+from shards.reading.index import ShardSet, load_index, load_manifest
+from shards.reading.storage import Folder
+from shards.writing.pool import ChildPool, Failure
+from shards.writing.probe import Job, Opened, open_clip
 from triptych.config import UserError
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shards import check
-from shards.index import load_manifest
+from shards.reading.index import load_manifest
 
 pytestmark = [pytest.mark.soak, pytest.mark.dist, pytest.mark.timeout(1800)]
 

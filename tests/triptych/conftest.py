@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from triptych import distributed
+from triptych.training import distributed
 
 PROGRAM = Path(__file__).with_name("tiny.py")
 

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from triptych import conventions, predictions, score
+from triptych import score
 from triptych.config import UserError
+from triptych.evaluation import conventions, predictions
 from triptych.protocols import registry
 
 RNG = np.random.default_rng(8)

@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from triptych import distributed
 from triptych.batch import Batch, Track
 from triptych.config import UserError
-from triptych.engine import Engine
-from triptych.engine_accelerate import AccelerateEngine
-from triptych.engine_deepspeed import DeepSpeedEngine, EngineConfig
-from triptych.evaluate import LossEvaluator
-from triptych.optim import OptimizerConfig, Rate, ScheduleConfig
-from triptych.run import RunFolder
-from triptych.step_loss import Arithmetic
-from triptych.task import Embeddings, Output, Task, Total
-from triptych.trainer import Trainer, TrainerConfig
+from triptych.training import distributed
+from triptych.training.engine import Engine
+from triptych.training.engine_accelerate import AccelerateEngine
+from triptych.training.engine_deepspeed import DeepSpeedEngine, EngineConfig
+from triptych.training.held_out_loss import LossEvaluator
+from triptych.training.optim import OptimizerConfig, Rate, ScheduleConfig
+from triptych.training.run import RunFolder
+from triptych.training.step_loss import Arithmetic
+from triptych.training.task import Embeddings, Output, Task, Total
+from triptych.training.trainer import Trainer, TrainerConfig
 
 WIDTH = 6
 SCHEDULE = ScheduleConfig(name="cosine", warmup_steps=2)

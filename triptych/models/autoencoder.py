@@ -34,8 +34,8 @@ from triptych.batch import Batch, Track
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.blocks import span_means
 from triptych.models.encoder import Encoded, Encoder
+from triptych.models.inputs import InputConfig, WordInput, zero_hidden
 from triptych.models.saved import NONE_SAVED, SavedModels
-from triptych.models.towers import InputConfig, WordInput, zero_hidden
 
 KERNELS, POOLS, PADDING = (3, 3, 5, 5), (2, 2, 3, 2), 2
 """Of the four layers, in both directions of the matrix."""

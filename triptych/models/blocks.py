@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from triptych.batch import Track
 from triptych.models.attention import Attention, Packing, Pairs, Short
 from triptych.models.linear import Linear
-from triptych.models.tower import Steps
+from triptych.models.towers.tower import Steps
 
 Positions = Literal["index", "seconds"]
 """What a step's position is: its number, or the middle of its time span."""

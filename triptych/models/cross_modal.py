@@ -32,9 +32,9 @@ from triptych.models.blocks import (
     position_vectors,
 )
 from triptych.models.encoder import Encoded, Encoder, Fused
+from triptych.models.inputs import FrameInput, InputConfig, word_input
 from triptych.models.saved import NONE_SAVED, SavedModels
-from triptych.models.tower import Steps, TowerOutput
-from triptych.models.towers import FrameInput, InputConfig, word_input
+from triptych.models.towers.tower import Steps, TowerOutput
 
 FEW_WORDS = 32
 """Words of a clip, about 12 s of speech. As many numbers must a head have, for the words of a clip to be fewer, so that

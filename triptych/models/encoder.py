@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from triptych.batch import Batch, Track
 from triptych.modalities import FeatureSpec
-from triptych.models.tower import Steps, TowerOutput
+from triptych.models.towers.tower import Steps, TowerOutput
 
 
 @dataclass(frozen=True, kw_only=True)

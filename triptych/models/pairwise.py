@@ -12,17 +12,17 @@ from triptych.batch import Batch
 from triptych.config import check_one_of, chosen
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
-from triptych.models.extractor_towers import FabNetConfig, FabNetTower, Wav2VecLargeConfig, Wav2VecLargeTower
-from triptych.models.image_model import ImageModelConfig, ImageTower
-from triptych.models.r2plus1d import R2Plus1DConfig, R2Plus1DTower
 from triptych.models.saved import NONE_SAVED, SavedModels
-from triptych.models.speech_encoder import SpeechEncoderConfig, SpeechTower
-from triptych.models.st_gcn import StGcnConfig, StGcnTower
-from triptych.models.stored import StoredConfig, StoredTower
-from triptych.models.tcn import TcnConfig, TcnTower
-from triptych.models.text_encoder import TextEncoderConfig
-from triptych.models.tower import Steps, Tower
-from triptych.models.transformer_towers import (
+from triptych.models.towers.extractor_towers import FabNetConfig, FabNetTower, Wav2VecLargeConfig, Wav2VecLargeTower
+from triptych.models.towers.image_model import ImageModelConfig, ImageTower
+from triptych.models.towers.r2plus1d import R2Plus1DConfig, R2Plus1DTower
+from triptych.models.towers.speech_encoder import SpeechEncoderConfig, SpeechTower
+from triptych.models.towers.st_gcn import StGcnConfig, StGcnTower
+from triptych.models.towers.stored import StoredConfig, StoredTower
+from triptych.models.towers.tcn import TcnConfig, TcnTower
+from triptych.models.towers.text_encoder import TextEncoderConfig
+from triptych.models.towers.tower import Steps, Tower
+from triptych.models.towers.transformer_towers import (
     FrameTower,
     FrameTowerConfig,
     TextEncoderTower,

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import nn
 
 from triptych.config import UserError
-from triptych.models.speech_encoder import SpeechModel, SpeechTower
-from triptych.models.text_encoder import TextEncoder, TextModel
+from triptych.models.towers.speech_encoder import SpeechModel, SpeechTower
+from triptych.models.towers.text_encoder import TextEncoder, TextModel
 
 TEXT, SPEECH = "text_model.json", "speech_model.json"
 FILES = (TEXT, SPEECH)

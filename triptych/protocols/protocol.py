@@ -64,12 +64,12 @@ class Protocol:
 
     name: str
     kind: str = "classes"
-    """Of predictions, as `triptych.predictions` has it: classes (one choice), emotions (several yes or no), sentiment
-    (a number), series (numbers over time)."""
+    """Of predictions, as `triptych.evaluation.predictions` has it: classes (one choice), emotions (several yes or no),
+    sentiment (a number), series (numbers over time)."""
     targets: tuple[Target, ...]
     """One where the kind is classes or sentiment."""
     metrics: tuple[str, ...] = ("WA", "UA", "weighted F1")
-    """Names of scores in the order of the table; of `triptych.conventions` for this kind."""
+    """Names of scores in the order of the table; of `triptych.evaluation.conventions` for this kind."""
     select: str = "UA"
     """The metric by which settings are chosen on the validation split."""
     select_lowest: bool = False

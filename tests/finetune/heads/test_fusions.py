@@ -18,7 +18,7 @@ from triptych.modalities import FeatureSpec
 from triptych.models import load as door
 from triptych.models.encoder import Encoded
 from triptych.models.load import SystemConfig
-from triptych.models.tower import TowerOutput
+from triptych.models.towers.tower import TowerOutput
 
 SPECS = {
     "text": FeatureSpec(name="words", modality="text", version=1, rate_hz=None, shape=(), dtype="int64", max_length=9),

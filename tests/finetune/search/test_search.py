@@ -19,11 +19,11 @@ from finetune.search.space import open_base
 from finetune.search.work import Watched, run
 from finetune.train import run as finetune
 from finetune.train import train_one
-from shards.storage import DamagedShard
-from shards.truth import Truth
+from shards.divisions.truth import Truth
+from shards.reading.storage import DamagedShard
 from triptych import config as configs
 from triptych.config import UserError
-from triptych.significance import Units
+from triptych.evaluation.significance import Units
 
 SPACE = {"optimizer.lr": Range(low=1e-3, high=1e-1, log=True), "global_batch": Range(choices=[2, 4])}
 

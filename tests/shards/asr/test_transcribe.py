@@ -10,9 +10,9 @@ import pytest
 from shards import transcribe as command
 from shards.corpora.config import CorpusConfig
 from shards.corpora.ravdess import RavdessConfig
+from shards.divisions.split import SplitConfig
 from shards.features.config import FeaturesConfig
-from shards.index import ShardSet
-from shards.split import SplitConfig
+from shards.reading.index import ShardSet
 from shards.transcribe import TranscribeConfig, transcribe
 from shards.transcripts import kaldi_ctm, recognised
 from shards.write import WriteConfig, write

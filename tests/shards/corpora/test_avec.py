@@ -12,10 +12,10 @@ import torch
 from shards import look_alike
 from shards.corpora.avec import Avec2017Config, Avec2019Config
 from shards.corpora.config import CorpusConfig
-from shards.index import ShardSet
-from shards.read import EvalLoader
+from shards.divisions.split import SplitConfig
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import Cut, Manifest, RawClip
-from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.batch import Batch
 from triptych.config import UserError

@@ -13,13 +13,13 @@ import pytest
 from shards.corpora.config import CorpusConfig
 from shards.corpora.iemocap import PUBLISHED_EMOTIONS, IemocapConfig
 from shards.corpora.iemocap_evaluation import read
+from shards.divisions.split import SplitConfig
 from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
-from shards.index import ShardSet
 from shards.look_alike import make
-from shards.read import EvalLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import Cut, RawClip
-from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 

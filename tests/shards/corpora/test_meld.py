@@ -13,10 +13,10 @@ from shards import look_alike
 from shards.corpora.config import CorpusConfig
 from shards.corpora.look_alikes.meld import HEADER
 from shards.corpora.meld import EMOTIONS, SENTIMENTS, MeldConfig
-from shards.index import ShardSet
-from shards.read import EvalLoader
+from shards.divisions.split import SplitConfig
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import Manifest, RawClip
-from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 

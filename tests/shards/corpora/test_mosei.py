@@ -13,14 +13,14 @@ from shards.corpora.look_alikes.mosei import MOODS
 from shards.corpora.look_alikes.segments import write_csd
 from shards.corpora.mosei import COLUMNS, MoseiConfig
 from shards.corpora.synthetic_script import script
-from shards.decode import audio_of, decode_audio
+from shards.divisions.split import SplitConfig
 from shards.features.config import AudioFeature, FeaturesConfig
 from shards.features.lfbe import LfbeConfig
-from shards.index import ShardSet
 from shards.look_alike import make
-from shards.read import EvalLoader
+from shards.media.decode import audio_of, decode_audio
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import ClipRecord, RawClip
-from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 from triptych.labels import Number

@@ -7,11 +7,11 @@ from shards.corpora.config import CorpusConfig
 from shards.corpora.look_alikes.mosi import MOODS
 from shards.corpora.mosi import MosiConfig
 from shards.corpora.synthetic_script import script
-from shards.index import ShardSet
+from shards.divisions.split import SplitConfig
 from shards.look_alike import make
-from shards.read import EvalLoader
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.record import RawClip
-from shards.split import SplitConfig
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 from triptych.labels import Number

@@ -10,12 +10,12 @@ import pytest
 from shards.corpora.config import CorpusConfig
 from shards.corpora.look_alikes.ravdess import MISSING
 from shards.corpora.ravdess import RavdessConfig, published
+from shards.divisions.split import SplitConfig
 from shards.features.config import FeaturesConfig, VideoFeature, build
 from shards.features.landmarks import LandmarksConfig
-from shards.index import ShardSet
 from shards.look_alike import make
-from shards.read import EvalLoader
-from shards.split import SplitConfig
+from shards.reading.index import ShardSet
+from shards.reading.read import EvalLoader
 from shards.write import WriteConfig, write
 from triptych.config import UserError
 

@@ -10,9 +10,9 @@ from shards.check import inspect
 from shards.features import faces
 from shards.features.config import FeaturesConfig, VideoFeature
 from shards.features.faces import Faces, FacesConfig, detect
-from shards.index import load_manifest
-from shards.probe import Job, open_clip
-from shards.store import StoreConfig
+from shards.media.media_form import StoreConfig
+from shards.reading.index import load_manifest
+from shards.writing.probe import Job, open_clip
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from shards.check import inspect
 from shards.corpora.config import CorpusConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
-from shards.decode import DecodeError
+from shards.divisions.split import SplitConfig
 from shards.features.config import FeaturesConfig, VideoFeature
 from shards.features.landmarks import Landmarks, LandmarksConfig, lost_steps
-from shards.index import ShardSet
-from shards.split import SplitConfig
+from shards.media.decode import DecodeError
+from shards.reading.index import ShardSet
 from shards.write import WriteConfig, write
 
 COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")

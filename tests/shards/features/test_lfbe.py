@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.decode import decode_audio
 from shards.features.lfbe import FLOOR, Lfbe, LfbeConfig, filter_bank
+from shards.media.decode import decode_audio
 
 
 def test_equals_kaldi(kaldi_filter_bank) -> None:

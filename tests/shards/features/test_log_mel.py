@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.decode import decode_audio
 from shards.features.lfbe import FLOOR, Lfbe, LfbeConfig
 from shards.features.log_mel import LogMel, LogMelConfig
+from shards.media.decode import decode_audio
 
 
 def test_a_hundred_steps_a_second(make_clip, tmp_path: Path) -> None:

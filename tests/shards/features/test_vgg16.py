@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from shards.decode import decode_video
 from shards.features import vgg16_weights
 from shards.features.config import BatchedFeature, FeaturesConfig, build
 from shards.features.recover import features_of
 from shards.features.vgg16 import Vgg16, Vgg16Config, fc7
+from shards.media.decode import decode_video
 from triptych.config import UserError, load
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.decode import decode_audio
 from shards.features.config import FeaturesConfig
 from shards.features.waveform import Waveform, WaveformConfig
+from shards.media.decode import decode_audio
 from triptych.config import UserError, load
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from triptych import distributed
 from triptych.models.norms import SynchronisedNorm
+from triptych.training import distributed
 
 CUTS = ((0, 3), (3, 5), (5, 5))
 

@@ -10,8 +10,8 @@ from triptych import config as configs
 from triptych.batch import Batch, Track, fake_batch
 from triptych.modalities import FeatureSpec
 from triptych.models import load as door
-from triptych.models import r2plus1d
 from triptych.models.load import SystemConfig
+from triptych.models.towers import r2plus1d
 
 WORDS = ("happy", "sad", "unhappy", "zoo", "a")
 SMALL = {"width": 16, "layers": 2, "heads": 2, "feedforward": 32}

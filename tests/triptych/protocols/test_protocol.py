@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from triptych import conventions, predictions
 from triptych.batch import UNLABELLED, fake_batch
 from triptych.config import UserError
+from triptych.evaluation import conventions, predictions
 from triptych.labels import Number, Series
 from triptych.modalities import FeatureSpec
 from triptych.protocols import registry
