@@ -1,22 +1,20 @@
-"""Which feature stands for which modality, and the one place that builds it.
+"""Which feature stands for which modality: a new one is a file beside this one and one line in `AudioFeature` or
+`VideoFeature`."""
 
-A new feature is a file beside this one and one line in `AudioFeature` or `VideoFeature` and in `_FEATURES`.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from shards.features.face_crops import FaceCrops, FaceCropsConfig
-from shards.features.faces import Faces, FacesConfig
-from shards.features.fan_landmarks import FanLandmarks, FanLandmarksConfig
-from shards.features.landmarks import Landmarks, LandmarksConfig
-from shards.features.lfbe import Lfbe, LfbeConfig
-from shards.features.log_mel import LogMel, LogMelConfig
-from shards.features.vgg16 import Vgg16, Vgg16Config
-from shards.features.waveform import Waveform, WaveformConfig
+from shards.features.face_crops import FaceCropsConfig
+from shards.features.faces import FacesConfig
+from shards.features.fan_landmarks import FanLandmarksConfig
+from shards.features.landmarks import LandmarksConfig
+from shards.features.lfbe import LfbeConfig
+from shards.features.log_mel import LogMelConfig
+from shards.features.vgg16 import Vgg16Config
+from shards.features.waveform import WaveformConfig
 from triptych.config import check_one_of, chosen
 from triptych.modalities import FeatureSpec
 
@@ -82,24 +80,12 @@ class FeaturesConfig:
     video: VideoFeature | None = None
 
 
-_FEATURES: dict[str, Callable[[Any], Feature]] = {
-    "lfbe": Lfbe,
-    "log_mel": LogMel,
-    "waveform": Waveform,
-    "face_crops": FaceCrops,
-    "faces": Faces,
-    "vgg16": Vgg16,
-    "landmarks": Landmarks,
-    "fan_landmarks": FanLandmarks,
-}
-
-
 def build(config: FeaturesConfig) -> dict[str, Feature]:
     """Modality -> feature, for the modalities that the config names."""
-    features = {}
+    features: dict[str, Feature] = {}
     for modality in ("audio", "video"):
         choice = getattr(config, modality)
         if choice is not None:
-            name, settings = chosen(choice)
-            features[modality] = _FEATURES[name](settings)
+            _, settings = chosen(choice)
+            features[modality] = settings.build()
     return features

@@ -40,6 +40,10 @@ class FaceCropsConfig:
         if not 0 < self.rate_hz <= 60:
             raise ValueError(f"face_crops.rate_hz: {self.rate_hz}; expected more than 0 and at most 60")
 
+    def build(self) -> "FaceCrops":
+        """The feature."""
+        return FaceCrops(self)
+
 
 class FaceCrops:
     """The feature; see the module."""

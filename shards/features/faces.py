@@ -58,6 +58,10 @@ class FacesConfig:
         if not 0 < self.rate_hz <= 60:
             raise ValueError(f"faces.rate_hz: {self.rate_hz}; expected more than 0 and at most 60")
 
+    def build(self) -> "Faces":
+        """The feature."""
+        return Faces(self)
+
 
 class Faces:
     """The feature; see the module."""

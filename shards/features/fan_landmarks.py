@@ -46,6 +46,10 @@ class FanLandmarksConfig:
         if not by_name and not Path(self.weights).is_file():
             raise ValueError(f"fan_landmarks.weights: {self.weights!r} is no file; give one, or {PUBLISHED}")
 
+    def build(self) -> "FanLandmarks":
+        """The feature."""
+        return FanLandmarks(self)
+
 
 class FanLandmarks:
     """The feature; see the module."""

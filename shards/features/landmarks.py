@@ -53,6 +53,10 @@ class LandmarksConfig:
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"landmarks.min_confidence: {self.min_confidence}; expected 0 to 1")
 
+    def build(self) -> "Landmarks":
+        """The feature."""
+        return Landmarks(self)
+
 
 class Landmarks:
     """The feature; see the module."""

@@ -36,6 +36,10 @@ class LfbeConfig:
         if not 1 <= self.bands <= 126:
             raise ValueError(f"lfbe.bands: {self.bands}; expected 1 to 126 (above, bands of 16 kHz sound are empty)")
 
+    def build(self) -> "Lfbe":
+        """The feature."""
+        return Lfbe(self)
+
 
 class Lfbe:
     """The feature; see the module."""

@@ -32,6 +32,10 @@ class LogMelConfig:
         if not 1 <= self.bands <= 128:
             raise ValueError(f"log_mel.bands: {self.bands}; expected 1 to 128 (above, many bands of 16 kHz are empty)")
 
+    def build(self) -> "LogMel":
+        """The feature."""
+        return LogMel(self)
+
 
 class LogMel:
     """The feature; see the module."""

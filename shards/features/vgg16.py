@@ -43,6 +43,10 @@ class Vgg16Config:
         if not 0 < self.rate_hz <= 60:
             raise ValueError(f"vgg16.rate_hz: {self.rate_hz}; expected more than 0 and at most 60")
 
+    def build(self) -> "Vgg16":
+        """The feature."""
+        return Vgg16(self)
+
 
 class Vgg16:
     """The feature; see the module.

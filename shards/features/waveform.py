@@ -34,6 +34,10 @@ class WaveformConfig:
         if not self.step_samples / self.sample_rate_hz <= self.max_s <= 600:
             raise ValueError(f"waveform.max_s: {self.max_s}; expected at least one step and at most 600 s")
 
+    def build(self) -> "Waveform":
+        """The feature."""
+        return Waveform(self)
+
 
 class Waveform:
     """The feature; see the module."""
