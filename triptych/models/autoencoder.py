@@ -65,6 +65,10 @@ class AutoencoderConfig:
         if not squeezed_length(self.rows):
             raise ValueError(f"rows: {self.rows} are too few for the four pools; give {FEWEST} or more")
 
+    def build(self, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], models: SavedModels) -> Encoder:
+        """See SystemConfig."""
+        return AutoencoderEncoder(self, inputs, words, models)
+
     @property
     def channels(self) -> tuple[int, ...]:
         """Into the first layer and out of each."""

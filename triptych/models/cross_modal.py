@@ -68,6 +68,10 @@ class CrossModalConfig:
                 f"anchor: {self.anchor} is not among the modalities {', '.join(self.modalities)}; there is also each"
             )
 
+    def build(self, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], models: SavedModels) -> Encoder:
+        """See SystemConfig."""
+        return CrossModalEncoder(self, inputs, words, models)
+
 
 class CrossModalEncoder(Encoder):
     """The encoder of Khare et al. 2021."""

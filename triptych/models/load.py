@@ -24,10 +24,10 @@ from triptych import config as configs
 from triptych.config import UserError
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
-from triptych.models.autoencoder import AutoencoderConfig, AutoencoderEncoder
-from triptych.models.cross_modal import CrossModalConfig, CrossModalEncoder
+from triptych.models.autoencoder import AutoencoderConfig
+from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.encoder import Encoder
-from triptych.models.pairwise import PairwiseConfig, PairwiseEncoder
+from triptych.models.pairwise import PairwiseConfig
 from triptych.models.saved import FILES, NONE_SAVED, SavedModels
 
 FORMAT_VERSION = 1
@@ -38,7 +38,8 @@ HASHED = ("model.safetensors", "vocabulary.txt")
 
 @dataclass(frozen=True, kw_only=True)
 class SystemConfig:
-    """Which system the encoder is; a new one is its file and a line here."""
+    """Which system the encoder is. Its settings build it: `build(inputs, words, models)`, with the arguments of `build`
+    below. A new one is its file and a line here."""
 
     cross_modal: CrossModalConfig | None = None
     pairwise: PairwiseConfig | None = None
@@ -46,9 +47,6 @@ class SystemConfig:
 
     def __post_init__(self) -> None:
         configs.check_one_of(self, "encoder")
-
-
-_BUILDERS = {"cross_modal": CrossModalEncoder, "pairwise": PairwiseEncoder, "autoencoder": AutoencoderEncoder}
 
 
 def build(
@@ -70,7 +68,7 @@ def build(
     """
     name, settings = configs.chosen(system)
     try:
-        encoder = _BUILDERS[name](settings, inputs, words, models)
+        encoder: Encoder = settings.build(inputs, words, models)
     except ValueError as error:
         raise UserError(f"encoder.{name}: {error}") from None
     encoder.system = system

@@ -13,22 +13,16 @@ from triptych.config import check_one_of, chosen
 from triptych.modalities import MODALITIES, FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.saved import NONE_SAVED, SavedModels
-from triptych.models.towers.extractor_towers import FabNetConfig, FabNetTower, Wav2VecLargeConfig, Wav2VecLargeTower
-from triptych.models.towers.image_model import ImageModelConfig, ImageTower
-from triptych.models.towers.r2plus1d import R2Plus1DConfig, R2Plus1DTower
-from triptych.models.towers.speech_encoder import SpeechEncoderConfig, SpeechTower
-from triptych.models.towers.st_gcn import StGcnConfig, StGcnTower
-from triptych.models.towers.stored import StoredConfig, StoredTower
-from triptych.models.towers.tcn import TcnConfig, TcnTower
+from triptych.models.towers.extractor_towers import FabNetConfig, Wav2VecLargeConfig
+from triptych.models.towers.image_model import ImageModelConfig
+from triptych.models.towers.r2plus1d import R2Plus1DConfig
+from triptych.models.towers.speech_encoder import SpeechEncoderConfig
+from triptych.models.towers.st_gcn import StGcnConfig
+from triptych.models.towers.stored import StoredConfig
+from triptych.models.towers.tcn import TcnConfig
 from triptych.models.towers.text_encoder import TextEncoderConfig
-from triptych.models.towers.tower import Steps, Tower
-from triptych.models.towers.transformer_towers import (
-    FrameTower,
-    FrameTowerConfig,
-    TextEncoderTower,
-    TextTransformerConfig,
-    TextTransformerTower,
-)
+from triptych.models.towers.tower import Steps, Tower, TowerPlace
+from triptych.models.towers.transformer_towers import FrameTowerConfig, TextTransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,21 +89,9 @@ class PairwiseConfig:
         if all(getattr(self, modality) is None for modality in MODALITIES):
             raise ValueError(f"pairwise: give a tower to one or more of {', '.join(MODALITIES)}")
 
-
-_FRAME_TOWERS = {
-    "tcn": TcnTower,
-    "frames": FrameTower,
-    "r2plus1d": R2Plus1DTower,
-    "st_gcn": StGcnTower,
-    "image": ImageTower,
-    "wav2vec_large": Wav2VecLargeTower,
-    "fab_net": FabNetTower,
-    "stored": StoredTower,
-}
-"""Called with (settings, spec, width)."""
-
-_PRETRAINED = ("encoder", "image", "r2plus1d", "wav2vec_large", "fab_net", "stored")
-"""Towers whose mean says something before anything is trained here."""
+    def build(self, inputs: Mapping[str, FeatureSpec], words: tuple[str, ...], models: SavedModels) -> Encoder:
+        """See SystemConfig."""
+        return PairwiseEncoder(self, inputs, words, models)
 
 
 class PairwiseEncoder(Encoder):
@@ -144,16 +126,10 @@ class PairwiseEncoder(Encoder):
         self.anchors = ()
         self.towers = nn.ModuleDict()
         for name, (tower, settings) in choices.items():
-            if not config.width and tower not in _PRETRAINED:
+            if not config.width and not settings.pretrained:
                 raise ValueError(f"width: 0 is for pretrained towers; {name}.{tower} needs its last layer")
-            if (name, tower) == ("text", "encoder"):
-                self.towers[name] = TextEncoderTower(settings, inputs[name], words, config.width, models.text)
-            elif (name, tower) == ("text", "transformer"):
-                self.towers[name] = TextTransformerTower(settings, words, config.width)
-            elif (name, tower) == ("audio", "encoder"):
-                self.towers[name] = SpeechTower(settings, inputs[name], config.width, models.speech)
-            else:
-                self.towers[name] = _FRAME_TOWERS[tower](settings, inputs[name], config.width)
+            place = TowerPlace(spec=inputs[name], width=config.width, words=words, saved=models.of(name))
+            self.towers[name] = settings.build(place)
         self.widths = {name: self.tower(name).width for name in choices}
 
     @property

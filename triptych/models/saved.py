@@ -51,6 +51,10 @@ class SavedModels:
                 raise UserError(f"{folder / name}: describes no model of this version: {error}") from None
         return cls(text=found.get(TEXT), speech=found.get(SPEECH))  # type: ignore[arg-type]
 
+    def of(self, modality: str) -> TextModel | SpeechModel | None:
+        """The one in a modality's tower."""
+        return {"text": self.text, "audio": self.speech}.get(modality)
+
     @property
     def files(self) -> dict[str, str]:
         """File name -> content, of those that are there."""

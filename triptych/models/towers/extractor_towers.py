@@ -5,6 +5,7 @@ Legend: B clips, T steps, N real frames of all clips, C channels.
 
 from dataclasses import dataclass
 from math import ceil
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from triptych.models.blocks import mean_pool
 from triptych.models.towers import fab_net, wav2vec_large
 from triptych.models.towers.fab_net import FabNet
 from triptych.models.towers.pictures import check_square, standardised
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 from triptych.models.towers.wav2vec_large import Wav2VecLarge
 
 SAMPLE_RATE_HZ = 16_000
@@ -24,20 +25,32 @@ FRAMES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wav2VecLargeConfig:
+class Wav2VecLargeConfig(TowerConfig):
     """wav2vec large (triptych.models.towers.wav2vec_large)."""
+
+    pretrained: ClassVar[bool] = True
 
     weights: str
     """fairseq's wav2vec_large.pt, or a .safetensors file with its names. An exported encoder needs none."""
 
+    def build(self, place: TowerPlace) -> "Wav2VecLargeTower":
+        """See TowerConfig."""
+        return Wav2VecLargeTower(self, place.spec, place.width)
+
 
 @dataclass(frozen=True, kw_only=True)
-class FabNetConfig:
+class FabNetConfig(TowerConfig):
     """FAb-Net (triptych.models.towers.fab_net)."""
+
+    pretrained: ClassVar[bool] = True
 
     weights: str
     """affectnet_4views.pth of the authors' release_bmvc_fabnet.zip or another of it, or a .safetensors file with its
     names. An exported encoder needs none."""
+
+    def build(self, place: TowerPlace) -> "FabNetTower":
+        """See TowerConfig."""
+        return FabNetTower(self, place.spec, place.width)
 
 
 class Wav2VecLargeTower(Tower):

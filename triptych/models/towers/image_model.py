@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from triptych.models.blocks import mean_pool
 from triptych.models.published import fitting, read_weights
 from triptych.models.towers.hub_model import HubModel
 from triptych.models.towers.pictures import check_square, standardised
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 
 PUBLISHED = "published"
 MAX_BYTES = 8 * 2**30
@@ -41,8 +41,10 @@ RegNet, its others."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageModelConfig:
+class ImageModelConfig(TowerConfig):
     """Which network."""
+
+    pretrained: ClassVar[bool] = True
 
     library: Literal["torchvision", "timm"]
     model: str
@@ -50,6 +52,10 @@ class ImageModelConfig:
     weights: str = PUBLISHED
     """published (downloaded once; torchvision's newest), one of torchvision's by name such as IMAGENET1K_V1, or a
     .safetensors or .pth file with the library's names. An exported encoder needs none of them."""
+
+    def build(self, place: TowerPlace) -> "ImageTower":
+        """See TowerConfig."""
+        return ImageTower(self, place.spec, place.width)
 
 
 class ImageTower(HubModel, Tower):

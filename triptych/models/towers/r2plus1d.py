@@ -6,7 +6,7 @@ Legend: P clips that have the modality, F frames taken of a clip, T steps after 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from triptych.modalities import FeatureSpec
 from triptych.models.norms import Norm, convert
 from triptych.models.published import fitting, read_weights
 from triptych.models.towers.pictures import check_square, standardised
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 
 RANDOM = "random"
 PUBLISHED = "KINETICS400_V1"
@@ -31,8 +31,10 @@ MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class R2Plus1DConfig:
+class R2Plus1DConfig(TowerConfig):
     """The tower of face pictures."""
+
+    pretrained: ClassVar[bool] = True
 
     weights: str
     """What training starts from: KINETICS400_V1 (torchvision downloads them), a .safetensors or .pth file of a
@@ -65,6 +67,10 @@ class R2Plus1DConfig:
     def chosen_norm(self) -> Norm:
         """`norm`, or what it is where it is not given."""
         return self.norm or ("group" if self.weights == RANDOM else "frozen")
+
+    def build(self, place: TowerPlace) -> "R2Plus1DTower":
+        """See TowerConfig."""
+        return R2Plus1DTower(self, place.spec, place.width)
 
 
 class R2Plus1DTower(Tower):

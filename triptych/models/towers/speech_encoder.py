@@ -17,7 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import ceil, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.hub import be_quiet, not_loaded, plain
 from triptych.models.towers.hub_model import HubModel
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 
 KEY = "audio.encoder.model"
 EPS = 1e-7
@@ -36,11 +36,17 @@ EPS = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechEncoderConfig:
+class SpeechEncoderConfig(TowerConfig):
     """Which model."""
+
+    pretrained: ClassVar[bool] = True
 
     model: str
     """Folder in transformers' format, or name on the model hub; its preprocessor_config.json tells the rate."""
+
+    def build(self, place: TowerPlace) -> "SpeechTower":
+        """See TowerConfig."""
+        return SpeechTower(self, place.spec, place.width, place.saved)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.norms import NORMS
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 
 JAW = 17
 """The first of the 68 points, which are left out."""
@@ -58,7 +58,7 @@ KERNEL = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class StGcnConfig:
+class StGcnConfig(TowerConfig):
     """The tower of facial landmarks."""
 
     channels: tuple[int, ...] = (64, 64, 128, 256)
@@ -73,6 +73,10 @@ class StGcnConfig:
             raise ValueError(f"st_gcn.channels: {list(self.channels)}; expected one number or more, each above 0")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"st_gcn.dropout: {self.dropout} must lie in [0, 1)")
+
+    def build(self, place: TowerPlace) -> "StGcnTower":
+        """See TowerConfig."""
+        return StGcnTower(self, place.spec, place.width)
 
 
 class StGcnTower(Tower):

@@ -7,16 +7,23 @@ Legend: B clips, T steps, D width.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
-from triptych.models.towers.tower import Steps, Tower, TowerOutput, timed
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace, timed
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredConfig:
+class StoredConfig(TowerConfig):
     """Nothing to choose: the feature tells all."""
+
+    pretrained: ClassVar[bool] = True
+
+    def build(self, place: TowerPlace) -> "StoredTower":
+        """See TowerConfig."""
+        return StoredTower(self, place.spec, place.width)
 
 
 class StoredTower(Tower):

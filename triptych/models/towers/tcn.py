@@ -18,11 +18,11 @@ from triptych.batch import Track
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import mean_pool
 from triptych.models.inputs import zero_hidden
-from triptych.models.towers.tower import Steps, Tower, TowerOutput
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcnConfig:
+class TcnConfig(TowerConfig):
     """Sizes; the defaults are Franceschini et al. 2022, with the dropout of their code."""
 
     bottleneck: int = 64
@@ -40,6 +40,10 @@ class TcnConfig:
             raise ValueError(f"tcn.kernel: {self.kernel} must be odd, so that steps keep their times")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"tcn.dropout: {self.dropout} must lie in [0, 1)")
+
+    def build(self, place: TowerPlace) -> "TcnTower":
+        """See TowerConfig."""
+        return TcnTower(self, place.spec, place.width)
 
 
 class GlobalLayerNorm(nn.Module):

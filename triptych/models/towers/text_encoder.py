@@ -31,7 +31,7 @@ of the longest window, W width of the model.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ from triptych.batch import Track
 from triptych.config import UserError
 from triptych.models.hub import be_quiet, not_loaded, plain
 from triptych.models.towers.hub_model import HubModel
-from triptych.models.towers.tower import Steps
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerPlace
 
 KEY = "text_encoder.model"
 NO_PIECE = -1
@@ -49,8 +49,10 @@ ENDLESS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig:
+class TextEncoderConfig(TowerConfig):
     """Which model, and how much of it."""
+
+    pretrained: ClassVar[bool] = True
 
     model: str
     """Folder in transformers' format with tokenizer and safetensors, or name on the model hub."""
@@ -65,6 +67,12 @@ class TextEncoderConfig:
     unit: Literal["word", "piece"] = "word"
     """What has a vector. word: of the vocabulary, in lower case, the mean of its pieces. piece: each piece of the text
     as it is written; for a tower of a published encoder, as pretraining hides and asks for whole words."""
+
+    def build(self, place: TowerPlace) -> Tower:
+        """See TowerConfig."""
+        from triptych.models.towers.transformer_towers import TextEncoderTower  # only here: it stands on this module
+
+        return TextEncoderTower(self, place.spec, place.words, place.width, place.saved)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ Legend: B clips, T steps of the tower's output, D its width.
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from triptych.batch import Track
+from triptych.modalities import FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,37 @@ class TowerOutput:
     """[B, T] bool, True = real."""
     pooled: Tensor
     """[B, width]"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerPlace:
+    """What a tower is built for."""
+
+    spec: FeatureSpec
+    """The feature that it takes."""
+    width: int
+    """Of the pooled output; 0 for the mean over the real steps as it is."""
+    words: tuple[str, ...] = ()
+    """The vocabulary; word `i` has id `i + 1`."""
+    saved: Any = None
+    """Where the encoder is a saved one: the model of transformers in this tower, see triptych.models.saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerConfig:
+    """Settings of a tower, which build it."""
+
+    pretrained: ClassVar[bool] = False
+    """Whether its mean says something before anything is trained here, so that it can do without a last layer."""
+
+    @abstractmethod
+    def build(self, place: TowerPlace) -> "Tower":
+        """The tower with fresh weights.
+
+        Raises:
+            ValueError: it does not take this feature or width.
+            UserError: a pretrained model cannot be used.
+        """
 
 
 class Tower(nn.Module):

@@ -19,11 +19,11 @@ from triptych.models.blocks import (
 )
 from triptych.models.inputs import FrameInput, FrameInputConfig, InputConfig, WordInput
 from triptych.models.towers.text_encoder import TextEncoder, TextEncoderConfig, TextModel
-from triptych.models.towers.tower import Steps, Tower, TowerOutput, timed
+from triptych.models.towers.tower import Steps, Tower, TowerConfig, TowerOutput, TowerPlace, timed
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTransformerConfig(TransformerConfig):
+class TextTransformerConfig(TransformerConfig, TowerConfig):
     """A transformer over word vectors; the defaults are the paper's, with the feed-forward width of its code."""
 
     width: int = 300
@@ -34,15 +34,23 @@ class TextTransformerConfig(TransformerConfig):
     positions: Positions = "index"
     """index: the word's number in the clip. seconds: the middle of its time span."""
 
+    def build(self, place: TowerPlace) -> "TextTransformerTower":
+        """See TowerConfig."""
+        return TextTransformerTower(self, place.words, place.width)
+
 
 @dataclass(frozen=True, kw_only=True)
-class FrameTowerConfig:
+class FrameTowerConfig(TowerConfig):
     """The light tower: a linear or small input stage, positions, a transformer."""
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
     input: FrameInputConfig = field(default_factory=FrameInputConfig)
     positions: Positions = "index"
     """index: the step's number. seconds: the middle of its time span."""
+
+    def build(self, place: TowerPlace) -> "FrameTower":
+        """See TowerConfig."""
+        return FrameTower(self, place.spec, place.width)
 
 
 class TextTransformerTower(Tower):
