@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,12 +150,15 @@ class Program:
 class Warm:
     """Starts Python programs in a process that has imported torch and DeepSpeed already (warm.py)."""
 
-    _process: subprocess.Popen[str] | None = None
+    def __init__(self, root: Path = ROOT) -> None:
+        """The packages are those in `root`, which programs start in."""
+        self._root = root
+        self._process: subprocess.Popen[str] | None = None
 
     def ask(self, what: dict[str, Any]) -> Any:
         """Tell the process, which is started when it is first needed, and wait for its answer."""
         if self._process is None:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, "PYTHONPATH": str(self._root), "OMP_NUM_THREADS": "1"}
             command, pipe = [sys.executable, "-P", str(Path(__file__).with_name("warm.py"))], subprocess.PIPE
             self._process = subprocess.Popen(
                 command, env=environment, stdin=pipe, stdout=pipe, text=True, start_new_session=True
@@ -168,9 +171,9 @@ class Warm:
     def start(self, arguments: Sequence[str], outputs: tuple[Path, Path], **environment: str) -> Program:
         """Run `python ARGUMENTS`, which are `-m module ...` or `program.py ...`, with this environment beside the
         present one; what it says on stdout and stderr is added to the two `outputs`, which may be one file."""
-        common = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        paths = [str(path) for path in outputs]
-        job = {"arguments": list(arguments), "environment": common | environment, "folder": str(ROOT), "outputs": paths}
+        common = {**os.environ, "PYTHONPATH": str(self._root), "OMP_NUM_THREADS": "1"} | environment
+        paths, folder = [str(path) for path in outputs], str(self._root)
+        job = {"arguments": list(arguments), "environment": common, "folder": folder, "outputs": paths}
         return Program(self, self.ask(job))
 
     def ranks(self, arguments: Sequence[str], logs: Path, world: int, **environment: str) -> list[Program]:
@@ -201,6 +204,20 @@ def warm() -> Iterator[Warm]:
     process = Warm()
     yield process
     process.close()
+
+
+@pytest.fixture(scope="session")
+def warm_in() -> Iterator[Callable[[Path], Warm]]:
+    """Programs that start as with `warm`, of the packages in a folder."""
+    started: list[Warm] = []
+
+    def begin(root: Path) -> Warm:
+        started.append(Warm(root))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.close()
 
 
 @dataclass(frozen=True)
