@@ -1,6 +1,5 @@
 """From a config to the task: which features, which encoder, which objectives."""
 
-from dataclasses import fields
 from pathlib import Path
 
 from pretrain.config import PretrainConfig
@@ -54,13 +53,11 @@ def build_task(config: PretrainConfig, words: tuple[str, ...]) -> PretrainTask:
     """
     encoder = build_encoder(config.encoder, specs(config), words)
     objectives: dict[str, AnyObjective] = {}
-    for objective in fields(config.objectives):
-        settings = getattr(config.objectives, objective.name)
-        if settings is not None:
-            try:
-                objectives[objective.name] = settings.build(encoder, config.seed)
-            except ValueError as error:
-                raise UserError(str(error)) from None
+    for name, settings in config.objectives.given.items():
+        try:
+            objectives[name] = settings.build(encoder, config.seed)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     if config.word_vectors is not None:
         word_table(encoder).vectors.requires_grad_(config.word_vectors.train)
     return PretrainTask(encoder, objectives)

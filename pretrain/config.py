@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, fields
 
 from pretrain.objectives.contrastive import ContrastiveConfig
 from pretrain.objectives.masked_lm import MaskedLMConfig
+from pretrain.objectives.objective import ObjectiveConfig
 from pretrain.objectives.reconstruction import ReconstructionConfig
 from pretrain.objectives.weak_labels import WeakLabelsConfig
 from shards.reading.read import StreamConfig
@@ -23,8 +24,13 @@ class ObjectivesConfig:
     reconstruction: ReconstructionConfig | None = None
 
     def __post_init__(self) -> None:
-        if all(getattr(self, objective.name) is None for objective in fields(self)):
+        if not self.given:
             raise ValueError(f"objectives: give at least one of {', '.join(f.name for f in fields(self))}")
+
+    @property
+    def given(self) -> dict[str, ObjectiveConfig]:
+        """Name -> config, of those that train."""
+        return {f.name: given for f in fields(self) if (given := getattr(self, f.name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,8 @@ class EvaluationConfig:
     batch: int = 64
     """Clips of a forward pass on each rank."""
     gallery: int = 100
-    """Clips among which the contrastive objective is to find each clip's other panels: its own and so many less one."""
+    """Clips that are compared with each other, of objectives that compare: among them the contrastive one is to find
+    each clip's other panels, its own and so many less one."""
     test: bool = False
     """Measure the best checkpoint on the test split, once, when the run ends."""
 
@@ -80,19 +87,8 @@ class PretrainConfig:
     """Train nothing: build everything, run one step on made-up clips and print sizes, steps and memory."""
 
     def __post_init__(self) -> None:
-        masked_lm = self.objectives.masked_lm
-        if masked_lm is not None and not self.stream.text:
-            raise ValueError(
-                "stream.text: false, but objectives.masked_lm asks for words; set it to true (what the encoder "
-                "sees is masked_lm.inputs)"
-            )
-        if self.engine.zero_stage == 3 and masked_lm is not None and masked_lm.evaluate == "each_word":
-            raise ValueError(
-                "objectives.masked_lm.evaluate: each_word takes as many passes as a rank's clips have words, but at "
-                "ZeRO stage 3 all ranks must pass together; set engine.zero_stage to 2 or less, or evaluate: drawn"
-            )
-        if masked_lm is not None and masked_lm.output == "glove" and self.word_vectors is None:
-            raise ValueError("objectives.masked_lm.output: glove starts from word vectors; give word_vectors.file")
+        for objective in self.objectives.given.values():
+            objective.check(self)
         if self.encoder.autoencoder is not None and self.word_vectors is not None and self.word_vectors.train:
             raise ValueError(
                 "word_vectors.train: encoder.autoencoder reconstructs the vectors, and trained ones would become "

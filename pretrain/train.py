@@ -11,9 +11,8 @@ import torch
 
 from pretrain.build import build_task, choose_counts, choose_vocabulary
 from pretrain.check import check
-from pretrain.config import PretrainConfig
-from pretrain.objectives.objective import PretrainTask
-from pretrain.retrieval import RetrievalEvaluator
+from pretrain.config import ObjectivesConfig, PretrainConfig
+from pretrain.objectives.objective import HeldOut, PretrainTask
 from pretrain.start import Start, has_begun, start_from, start_vectors
 from shards.features.config import build as build_features
 from shards.reading.index import ShardSet
@@ -27,8 +26,7 @@ from triptych.training import distributed as processes
 from triptych.training.checkpoint import Checkpoints
 from triptych.training.distributed import Distributed
 from triptych.training.engine_deepspeed import DeepSpeedEngine
-from triptych.training.held_out_loss import LossEvaluator
-from triptych.training.run import RunFolder
+from triptych.training.run import LABELS_USED, RunFolder
 from triptych.training.task import Evaluator
 from triptych.training.trainer import Trainer, TrainerConfig
 
@@ -38,10 +36,10 @@ MAY_CHANGE = (
     "stream.cache",
     "stream.workers",
     "stream.micro_batch",
-    "objectives.weak_labels.file",
     "word_vectors.file",  # what it gave is in the checkpoint
 )
-"""Of the config, at a later start: the same clips in another place, shared out in another way."""
+"""Of the config, at a later start: the same clips in another place, shared out in another way. What objectives may have
+otherwise they say themselves."""
 
 
 def pretrain(config: PretrainConfig) -> int:
@@ -85,8 +83,8 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
     _tell(distributed.on_main(lambda: task.check_data(shard_set)), distributed)
     folder = Path(config.runs) / config.name
     start = _start(config, task, folder, choose_counts(config, shard_set), distributed)
-    run = RunFolder.open(folder, config, distributed, MAY_CHANGE)
-    _keep(run, task, start, shard_set)
+    run = RunFolder.open(folder, config, distributed, (*MAY_CHANGE, *_may_change(config.objectives)))
+    _keep(run, config, task, start, shard_set)
     engine = DeepSpeedEngine(
         task,
         distributed,
@@ -97,16 +95,21 @@ def _run(config: PretrainConfig, distributed: Distributed) -> int:
         seed=config.seed,
     )
     export = partial(save_encoder, task.encoder)
-    evaluators = _evaluators("valid", engine, task, held_out["valid"], config)
-    code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators).train()
+    evaluators = {
+        split: task.evaluators(HeldOut(split, engine, clips, config.evaluation)) for split, clips in held_out.items()
+    }
+    code = Trainer(engine, loader, run, config.trainer, save_encoder=export, evaluators=evaluators["valid"]).train()
     # Rank 0 looks, as a network file system may show the others an older folder.
     if code == 0 and config.evaluation.test and not distributed.on_main((run.path / "test.json").exists):
-        split = held_out["test"]
-        _test(run, engine, _evaluators("test", engine, task, split, config), split.num_samples, config.trainer)
+        _test(run, engine, evaluators["test"], held_out["test"].num_samples, config.trainer)
     return code
 
 
-def _keep(run: RunFolder, task: PretrainTask, start: Start | None, shard_set: ShardSet) -> None:
+def _may_change(objectives: ObjectivesConfig) -> list[str]:
+    return [f"objectives.{name}.{field}" for name, given in objectives.given.items() for field in given.may_change]
+
+
+def _keep(run: RunFolder, config: PretrainConfig, task: PretrainTask, start: Start | None, shard_set: ShardSet) -> None:
     """What the run depends on beside its config: with other words each id would mean another word, with other clips
     each position another clip, unnoticed.
 
@@ -117,6 +120,8 @@ def _keep(run: RunFolder, task: PretrainTask, start: Start | None, shard_set: Sh
     words = "".join(f"{word}\n" for word in task.encoder.words)
     run.keep("vocabulary.txt", words, "other words than its vocabulary has")
     run.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
+    labels = [label for objective in config.objectives.given.values() for label in objective.labels_used()]
+    run.keep(LABELS_USED, json.dumps(labels, indent=1) + "\n", "other labels")
     if start is not None:
         run.keep("start.json", json.dumps(asdict(start), indent=1) + "\n", "another encoder in start_from")
     if task.identity:
@@ -124,14 +129,6 @@ def _keep(run: RunFolder, task: PretrainTask, start: Start | None, shard_set: Sh
     for name, content in SavedModels.within(task).files.items():
         setting = "tokenizer in text_encoder.model" if name == TEXT else "settings of it in audio.encoder.model"
         run.keep(name, content, f"another model or {setting}")
-
-
-def _evaluators(
-    split: str, engine: DeepSpeedEngine, task: PretrainTask, loader: EvalLoader, config: PretrainConfig
-) -> list[Evaluator]:
-    """What measures the task's objectives on a split."""
-    losses: list[Evaluator] = [LossEvaluator(split, engine, loader)] if task.has_losses else []
-    return [*losses, RetrievalEvaluator(split, engine, loader, config.evaluation.gallery)] if task.compares else losses
 
 
 def _start(

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
 from triptych.models.load import load
-from triptych.training.run import read_metrics
+from triptych.training.run import LABELS_USED, read_metrics
 
 HELP = """usage: python -m triptych.release RUN OUT [a.b=c ...]
 
@@ -103,9 +103,16 @@ def _trained_on(run: Path) -> dict[str, str]:
     content = (home / "config.yaml").read_text()
     settings = yaml.safe_load(content)
     if objectives := [name for name, given in settings.get("objectives", {}).items() if given is not None]:
-        facts["method"] = f"self-supervised, {' and '.join(objectives)}; no label was used"
+        facts["method"] = _method(objectives, home / LABELS_USED)
     elif "protocol" in settings:
         facts["method"] = f"fine-tuned on the labels of {settings['protocol']}"
+    started = home / "start.json"
+    if started.is_file():
+        hashes = json.loads(started.read_text())["sha256"]
+        facts["started from"] = (
+            f"another encoder, SHA-256 of its model.safetensors `{hashes['model.safetensors']}`; this card does not say "
+            "what that one was trained on"
+        )
     facts["run"] = f"`{home.name}`, SHA-256 of its config.yaml `{hashlib.sha256(content.encode()).hexdigest()}`"
     metrics = home / "metrics.jsonl"
     if home == run and metrics.is_file() and (rows := read_metrics(metrics)):
@@ -116,6 +123,16 @@ def _trained_on(run: Path) -> dict[str, str]:
         facts["clips"] = f"{said['corpus']}, {said['clips']} clips over all splits (train was used for the weights)"
         facts["shards"] = f"SHA-256 over their names and hashes `{said['shards_sha256']}`"
     return facts
+
+
+def _method(objectives: Sequence[str], labels_used: Path) -> str:
+    """How it was pretrained, and on which labels, as far as the run recorded it."""
+    trained = " and ".join(objectives)
+    if not labels_used.is_file():
+        return f"pretrained with {trained}; whether labels were used is not recorded"
+    if labels := json.loads(labels_used.read_text()):
+        return f"pretrained with {trained}; also trained on labels: {', '.join(labels)}"
+    return f"self-supervised, {trained}; no label was used in this run"
 
 
 def _card(

@@ -10,6 +10,7 @@ Legend: B clips of a micro-batch, N of the optimizer step, V views of a clip, D 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import permutations
 from typing import Literal
 
@@ -17,19 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.losses.contrastive import Ranks, all_pairs
-from pretrain.objectives.objective import Comparison, ObjectiveConfig, unchanged
+from pretrain.objectives.objective import Comparison, HeldOut, ObjectiveConfig, unchanged
+from pretrain.objectives.retrieval import TO, recall_figures
 from pretrain.windows import WindowsConfig, crop_batch, draw_windows, inside
 from triptych.batch import Batch
 from triptych.models.blocks import segment_pool
 from triptych.models.encoder import Encoder
 from triptych.models.towers.tower import TowerOutput, timed
 from triptych.training.distributed import Distributed
-from triptych.training.task import Embeddings, Total
+from triptych.training.task import Embeddings, Evaluator, Total
 
 NAME = "contrastive"
 WINDOWS = f"{NAME}/windows"
-TO = "_to_"
-"""Between the modalities of a pair in the names of embeddings and figures."""
 
 _LOG_TEMPERATURE, _BIAS = "log_temperature", "bias"
 
@@ -205,6 +205,11 @@ class Contrastive(Comparison):
             temperature = gathered.shared[_LOG_TEMPERATURE].detach().clamp(min=least).exp()
             report["temperature"] = Total(temperature, 1)
         return Total(pairs.loss * int(there.sum()), int(there[own].sum())), report
+
+    def evaluators(self, held_out: HeldOut) -> list[Evaluator]:
+        """Its loss, and how often the own clip is found."""
+        gallery = held_out.settings.gallery
+        return [self.gallery_evaluator(held_out, partial(recall_figures, gallery=gallery, objective=NAME))]
 
     def _parts(self, output: TowerOutput, has_cls: bool) -> Tensor:
         """[B, segments, width] what the heads take."""

@@ -3,7 +3,7 @@ noise-contrastive estimation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from triptych.batch import IGNORE, Batch
 from triptych.modalities import MODALITIES
 from triptych.models.encoder import Encoder
 from triptych.training.task import Total
+
+if TYPE_CHECKING:
+    from pretrain.config import PretrainConfig
 
 NAME = "masked_lm"
 
@@ -45,6 +48,21 @@ class MaskedLMConfig(ObjectiveConfig):
         super().__post_init__()
         if not self.inputs or set(self.inputs) - set(MODALITIES):
             raise ValueError(f"inputs: {list(self.inputs)} must be some of {', '.join(MODALITIES)}")
+
+    def check(self, run: "PretrainConfig") -> None:
+        """See ObjectiveConfig.check."""
+        if not run.stream.text:
+            raise ValueError(
+                f"stream.text: false, but objectives.{NAME} asks for words; set it to true (what the encoder "
+                f"sees is {NAME}.inputs)"
+            )
+        if run.engine.zero_stage == 3 and self.evaluate == "each_word":
+            raise ValueError(
+                f"objectives.{NAME}.evaluate: each_word takes as many passes as a rank's clips have words, but at "
+                "ZeRO stage 3 all ranks must pass together; set engine.zero_stage to 2 or less, or evaluate: drawn"
+            )
+        if self.output == "glove" and run.word_vectors is None:
+            raise ValueError(f"objectives.{NAME}.output: glove starts from word vectors; give word_vectors.file")
 
     def build(self, encoder: Encoder, seed: int) -> "MaskedLM":
         """The objective over an encoder that fuses modalities."""

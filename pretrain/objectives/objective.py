@@ -1,19 +1,25 @@
 """What an objective is, and the task made of a weighted set of them over one encoder."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch import nn
 
+from pretrain.objectives.galleries import GalleryEvaluator, no_figures
 from shards.reading.index import ShardSet
 from triptych.batch import Batch
 from triptych.models.encoder import Encoder
 from triptych.training.distributed import Distributed
-from triptych.training.task import Embeddings, Output, Prepare, Task, Total
+from triptych.training.engine import Engine
+from triptych.training.held_out_loss import EvalBatches, LossEvaluator
+from triptych.training.task import Embeddings, Evaluator, Output, Prepare, Task, Total
+
+if TYPE_CHECKING:  # it names the objectives, each of which imports this file
+    from pretrain.config import EvaluationConfig, PretrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class ObjectiveConfig:
     before the first and after the last; without any it is 1. Points of an override join those of the file. Where the
     factor is 0 the loss is still computed and logged, and teaches nothing."""
 
+    may_change: ClassVar[tuple[str, ...]] = ()
+    """Fields that another start of the same run may have otherwise, as where a file lies."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.weight < inf:
             raise ValueError(f"weight: {self.weight} must be a number, 0 or more")
@@ -35,6 +44,29 @@ class ObjectiveConfig:
                 raise ValueError(f"weight_at: {step}: {factor}; steps and factors must be numbers, 0 or more")
         if self.weight_at and not any(self.weight_at.values()):
             raise ValueError("weight_at: every factor is 0, so the objective would never count; leave it out instead")
+
+    @abstractmethod
+    def build(self, encoder: Encoder, seed: int) -> "AnyObjective":
+        """The objective over an encoder.
+
+        Args:
+            encoder: freshly initialised.
+            seed: of what it draws of each clip.
+
+        Raises:
+            ValueError: it does not fit the encoder.
+        """
+
+    def check(self, run: "PretrainConfig") -> None:
+        """Look at the rest of the run's config.
+
+        Raises:
+            ValueError: the objective does not fit it; the message names the keys.
+        """
+
+    def labels_used(self) -> tuple[str, ...]:
+        """Names of the labels that it trains on, each with where it comes from: the model card has them."""
+        return ()
 
     def weight_of(self, step: int) -> float:
         """Weight at an optimizer step (from 0)."""
@@ -47,6 +79,17 @@ class ObjectiveConfig:
 def unchanged(batch: Batch) -> Batch:
     """The `prepare` of an objective that draws nothing."""
     return batch
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Clips that are not trained on, and what it takes to measure on them."""
+
+    split: str
+    """Prefix of the figures in metrics.jsonl, e.g. "valid": an Evaluator's name."""
+    engine: Engine
+    loader: EvalBatches
+    settings: "EvaluationConfig"
 
 
 class AnyObjective(nn.Module):
@@ -86,6 +129,10 @@ class AnyObjective(nn.Module):
             counts: how often each word of the vocabulary is said.
         """
 
+    def evaluators(self, held_out: HeldOut) -> list[Evaluator]:
+        """What measures it on a split, beside the losses and reports of `forward`."""
+        return []
+
     @abstractmethod
     def count(self, batch: Batch) -> int:
         """Number of items that a prepared micro-batch asks for."""
@@ -110,6 +157,17 @@ class Comparison(AnyObjective):
     def compare(self, gathered: Embeddings, own: slice, distributed: Distributed) -> tuple[Total, Mapping[str, Total]]:
         """See Task.compare."""
 
+    def evaluators(self, held_out: HeldOut) -> list[Evaluator]:
+        """What measures it on a split: its held-out loss."""
+        return [self.gallery_evaluator(held_out)]
+
+    def gallery_evaluator(
+        self, held_out: HeldOut, measure: Callable[[Embeddings], Mapping[str, float]] = no_figures
+    ) -> GalleryEvaluator:
+        """Of its held-out loss, and of figures of its own that `measure` takes from the same embeddings."""
+        gallery = held_out.settings.gallery
+        return GalleryEvaluator(held_out.split, held_out.engine, held_out.loader, self.name, gallery, measure)
+
 
 @dataclass(frozen=True)
 class PrepareAll:
@@ -129,6 +187,7 @@ class PretrainTask(Task):
 
     def __init__(self, encoder: Encoder, objectives: Mapping[str, AnyObjective]) -> None:
         super().__init__()
+        assert all(objective.name == name for name, objective in objectives.items())
         self.encoder = encoder
         self.objectives = nn.ModuleDict(objectives)
         self.prepare = PrepareAll(tuple(objective.prepare for objective in objectives.values()))
@@ -158,6 +217,11 @@ class PretrainTask(Task):
         assert isinstance(self.encoder, Encoder)
         for _, objective in self._named():
             objective.start(self.encoder, [counts.get(word, 0) for word in self.encoder.words])
+
+    def evaluators(self, held_out: HeldOut) -> list[Evaluator]:
+        """What measures the objectives on a split."""
+        losses = [LossEvaluator(held_out.split, held_out.engine, held_out.loader)] if self.has_losses else []
+        return [*losses, *(own for _, objective in self._named() for own in objective.evaluators(held_out))]
 
     def counts(self, batch: Batch) -> Mapping[str, int]:
         """See Task.counts."""

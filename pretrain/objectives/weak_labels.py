@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +57,8 @@ class WeakLabelsConfig(ObjectiveConfig):
     """Which of the encoder's vectors: fused, text, audio or video. When not given, fused where the encoder has it, else
     those of all its towers side by side."""
 
+    may_change: ClassVar[tuple[str, ...]] = ("file",)  # `identity` has its hash
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.labels:
@@ -64,6 +66,11 @@ class WeakLabelsConfig(ObjectiveConfig):
         for label, classes in self.labels.items():
             if len(classes) < 2 or len(set(classes)) < len(classes):
                 raise ValueError(f"objectives.{NAME}.labels.{label}: {classes}; expected two different classes or more")
+
+    def labels_used(self) -> tuple[str, ...]:
+        """See ObjectiveConfig.labels_used."""
+        source = "of the shards" if self.file is None else "of a file"
+        return tuple(f"{label} ({source})" for label in self.labels)
 
     def build(self, encoder: Encoder, seed: int) -> "WeakLabels":
         """The objective over any encoder; nothing of it is drawn, so the seed is not used.

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from pretrain.retrieval import expected_recall, recalls
+from pretrain.objectives.retrieval import expected_recall, recalls
 from triptych.training.task import Embeddings
 
 

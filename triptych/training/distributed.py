@@ -127,10 +127,6 @@ class Distributed:
             raise UserError(value)
         return value
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        self.gather(None)
-
     def shutdown(self) -> None:
         """Leave the process group, and the environment as `init` found it: a job submitted by this process later would
         take its rank and world size for its own."""

@@ -26,6 +26,9 @@ LOG = logging.getLogger(__name__)
 
 LOCK = ".lock"
 
+LABELS_USED = "labels_used.json"
+"""File of the run folder: names of the labels that the run trains on, each with where it comes from."""
+
 PACKAGES = (
     "triptych-pretrain",
     "torch",

@@ -1,87 +1,44 @@
-"""How well the panels of held-out clips find each other.
+"""How often the panels of held-out clips find each other: what contrastive.py measures beside its loss.
 
 Legend: N held-out clips that have both modalities of a pair, G of a gallery, D width.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import permutations
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.objectives.contrastive import TO
-from triptych.batch import Batch
-from triptych.training.distributed import alone
-from triptych.training.engine import Engine
-from triptych.training.held_out_loss import EvalBatches, refuse_damage
 from triptych.training.task import Embeddings
+
+TO = "_to_"
+"""Between the modalities of a pair in the names of embeddings and figures."""
 
 CUTS = (1, 5)
 _ROWS = 1024
 """Of the table of similarities at a time."""
 
 
-@dataclass(frozen=True)
-class RetrievalEvaluator:
-    """An Evaluator: of every objective that compares clips, the loss in galleries and how often the own clip is found.
+def recall_figures(embeddings: Embeddings, gallery: int, objective: str) -> dict[str, float]:
+    """Figures of a split, whose names end in the pair or, for the mean over the pairs, in the objective.
 
     `recall_at_1/audio_to_video` is the share of clips whose sound is nearer to their own picture than to those of the
     other G - 1 clips of a gallery: the mean over all galleries that can be drawn from the split, which needs no drawing
-    and does not depend on the number of ranks. `recall_at_1/contrastive` is the mean over the pairs of modalities, and
-    `loss/contrastive` the mean over a cut of the split into galleries, in an order given by the keys.
+    and does not depend on the number of ranks.
+
+    Args:
+        embeddings: see `recalls`.
+        gallery: G; a split with fewer clips is one gallery.
+        objective: its name.
     """
-
-    name: str
-    """Prefix of its figures in metrics.jsonl, e.g. "valid"."""
-    engine: Engine
-    loader: EvalBatches
-    gallery: int
-    """G; a split with fewer clips is one gallery."""
-
-    def evaluate(self, step: int) -> Mapping[str, float]:
-        """The same figures on every rank.
-
-        Raises:
-            UserError: more clips are damaged than the loader allows.
-        """
-        damaged = 0
-
-        def counted() -> Iterator[Batch]:
-            nonlocal damaged
-            for batch in self.loader.batches():
-                damaged += len(batch.damaged)
-                yield batch
-
-        keys, embedded = self.engine.embed(counted())
-        refuse_damage(self.name, sum(self.engine.distributed.gather(damaged)), self.loader)
-        figures: dict[str, float] = {}
-        for objective, own in embedded.items():
-            found = recalls(own, self.gallery)
-            for cut in CUTS:
-                shares = {pair: recall[cut] for pair, recall in found.items()}
-                figures |= {f"recall_at_{cut}/{pair}": share for pair, share in shares.items()}
-                if shares:
-                    figures[f"recall_at_{cut}/{objective}"] = sum(shares.values()) / len(shares)
-            figures |= self._loss(objective, keys, own)
-        return figures
-
-    def _loss(self, objective: str, keys: list[str], own: Embeddings) -> dict[str, float]:
-        """The loss over galleries of like size."""
-        order = sorted(range(len(keys)), key=lambda clip: blake2b(keys[clip].encode()).digest())
-        parts = torch.tensor(order).tensor_split(max(1, len(keys) // self.gallery))
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for part in parts:
-                clips = part.to(self.engine.device)
-                rows = {name: values[clips] for name, values in own.rows.items()}
-                present = {name: marks[clips] for name, marks in own.present.items()}
-                gathered = Embeddings(rows=rows, present=present, shared=own.shared)
-                loss, _ = self.engine.task.compare(objective, gathered, slice(0, len(clips)), alone(clips.device))
-                total, count = total + float(loss.sum), count + loss.count
-        return {f"loss/{objective}": total / count} if count else {}
+    found = recalls(embeddings, gallery)
+    figures: dict[str, float] = {}
+    for cut in CUTS:
+        shares = {pair: recall[cut] for pair, recall in found.items()}
+        figures |= {f"recall_at_{cut}/{pair}": share for pair, share in shares.items()}
+        if shares:
+            figures[f"recall_at_{cut}/{objective}"] = sum(shares.values()) / len(shares)
+    return figures
 
 
 def recalls(embeddings: Embeddings, gallery: int) -> dict[str, dict[int, float]]:
