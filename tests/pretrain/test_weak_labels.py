@@ -225,6 +225,12 @@ def test_a_property_of_a_clip_serves_as_its_label() -> None:
     assert collate(samples, SPECS, {"gender": ("f", "m")}).labels["gender"].tolist() == [1, 0, -1]
 
 
+def test_the_labels_it_trains_on_are_told_with_their_source() -> None:
+    given = {"gender": ["f", "m"], "emotion": ["happy", "sad"]}
+    assert WeakLabelsConfig(labels=given).labels_used() == ("gender (of the shards)", "emotion (of the shards)")
+    assert WeakLabelsConfig(labels=given, file="a.csv").labels_used() == ("gender (of a file)", "emotion (of a file)")
+
+
 def test_a_config_names_labels_and_classes() -> None:
     source = {"weak_labels": {"labels": {"gender": ["f", "m"]}}}
     given = config.load(ObjectivesConfig, source, ["weak_labels.weight=0.3"])

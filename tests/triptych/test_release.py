@@ -37,6 +37,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "config.yaml").write_text("stream:\n  shards: s3://bucket/grid\nobjectives:\n  masked_lm: {}\n")
     (folder / "data.json").write_text(json.dumps({"corpus": "grid", "clips": 12, "shards_sha256": "0a1b"}))
     (folder / "metrics.jsonl").write_text('{"step": 1}\n{"step": 40}\n')
+    (folder / "labels_used.json").write_text("[]\n")
     return folder
 
 
@@ -82,6 +83,22 @@ def test_the_card_names_clips_steps_inputs_and_licence(run: Path, tmp_path: Path
     ):
         assert said in card
     assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        ("[]", "self-supervised, masked_lm; no label was used in this run"),
+        ('["emotion (of the shards)"]', "masked_lm; also trained on labels: emotion (of the shards)"),
+        (None, "masked_lm; whether labels were used is not recorded"),
+    ],
+)
+def test_the_card_tells_of_labels_what_the_run_recorded(run: Path, tmp_path: Path, recorded: str | None, said: str):
+    (run / "labels_used.json").unlink()
+    if recorded is not None:
+        (run / "labels_used.json").write_text(recorded)
+    release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    assert said in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.slow
