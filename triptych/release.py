@@ -110,8 +110,8 @@ def _trained_on(run: Path) -> dict[str, str]:
     if started.is_file():
         hashes = json.loads(started.read_text())["sha256"]
         facts["started from"] = (
-            f"another encoder, SHA-256 of its model.safetensors `{hashes['model.safetensors']}`; this card does not say "
-            "what that one was trained on"
+            f"another encoder, SHA-256 of its model.safetensors `{hashes['model.safetensors']}`; this card does not "
+            "say what that one was trained on"
         )
     facts["run"] = f"`{home.name}`, SHA-256 of its config.yaml `{hashlib.sha256(content.encode()).hexdigest()}`"
     metrics = home / "metrics.jsonl"
