@@ -82,7 +82,7 @@ class Landmarks:
 
         Step `i` is the good frame nearest to `i / rate_hz`. Good is a frame that the tracker calls a success with
         enough confidence, whose points are numbers and whose eyes are apart. Where none lies within REACH_S, all
-        points are at the origin, as no face's can be: `lost_steps` finds these steps. They are not interpolated,
+        points are at the origin, as no face's can be. They are not interpolated,
         because a value drawn from both sides of a hidden word would tell of it.
 
         Args:
@@ -111,12 +111,6 @@ class Landmarks:
         step_s = np.arange(int(_end_s(times_s) * self.config.rate_hz + 0.05)) / self.config.rate_hz
         frames, distance_s = _nearest(times_s[good], step_s)
         return np.where((distance_s <= REACH_S)[:, None, None], unit[good][frames], 0.0).astype(np.float32)
-
-
-def lost_steps(values: np.ndarray) -> np.ndarray:
-    """[T] bool: the steps of `Landmarks.compute` without a face."""
-    lost: np.ndarray = (values == 0).all(axis=(1, 2))
-    return lost
 
 
 def read_openface(content: bytes) -> dict[str, np.ndarray]:

@@ -200,21 +200,6 @@ def score(protocol: Protocol, name: str, truth: Units, predictions: Units) -> fl
     return columns_of(protocol, name)[-1].score(truth, predictions)
 
 
-def scores_of(protocol: Protocol, truth: Units, predictions: Units) -> dict[str, float]:
-    """All metrics of a protocol, and of several targets each one's too, as "happy w-ACC"; arguments as `score`.
-
-    Raises:
-        ValueError: as `score`.
-    """
-    found = {}
-    for name in protocol.metrics:
-        *targets, whole = columns_of(protocol, name)
-        found[name] = whole.score(truth, predictions)
-        if protocol.kind != "classes":  # a class may be absent, which UA does not mind
-            found |= {f"{column.name} {name}": column.score(truth, predictions) for column in targets}
-    return found
-
-
 def sheets(given: Predictions, pairs: Pairs) -> list[Sheet]:
     """Every table for this kind of predictions, beside the trivial systems, which know the truth's distribution."""
     truth, systems, names = given.truth, {**given.systems, **_baselines(given)}, given.names

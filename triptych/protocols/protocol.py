@@ -93,13 +93,6 @@ class Protocol:
         return self._choice.label
 
     @property
-    def corpus_classes(self) -> tuple[str, ...]:
-        """Of a protocol of one choice: every class that a record of the corpus may have; what a loader is given."""
-        form = self._choice.form
-        assert isinstance(form, tuple)
-        return form
-
-    @property
     def classes(self) -> tuple[str, ...]:
         """Of a protocol of one choice: the classes that are told apart."""
         return self._choice.classes

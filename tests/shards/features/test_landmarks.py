@@ -12,7 +12,7 @@ from shards.corpora.config import CorpusConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.divisions.split import SplitConfig
 from shards.features.config import FeaturesConfig, VideoFeature
-from shards.features.landmarks import Landmarks, LandmarksConfig, lost_steps
+from shards.features.landmarks import Landmarks, LandmarksConfig
 from shards.media.decode import DecodeError
 from shards.reading.index import ShardSet
 from shards.write import WriteConfig, write
@@ -51,7 +51,7 @@ def mouth(content: bytes, **settings: Any) -> list[float | None]:
     """How far the mouth is open at each step, None where no face is."""
     values = compute(content, **settings)
     assert values is not None
-    return [None if lost else round(float(step[66, 1]), 3) for step, lost in zip(values, lost_steps(values))]
+    return [round(float(step[66, 1]), 3) if step.any() else None for step in values]
 
 
 def test_points_are_centred_between_the_eyes_and_scaled_by_their_distance() -> None:

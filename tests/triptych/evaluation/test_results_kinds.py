@@ -117,11 +117,6 @@ def test_a_score_is_one_function_for_selection():
     assert conventions.score(khare, khare.select, TRUTH["emotions"], SAID["emotions"][0]) == pytest.approx(mean)
     assert conventions.score(SENTIMENT, "mae", TRUTH["sentiment"], SAID["sentiment"][0]) == 1.5
     assert conventions.score(CLASSES, "UA", TRUTH["classes"], SAID["classes"][0]) == 0.75
-    assert conventions.scores_of(SERIES, TRUTH["series"], SAID["series"][0]) == {
-        "CCC": 0.5,
-        "arousal CCC": 1,
-        "valence CCC": 0,
-    }
     with pytest.raises(ValueError, match="happy: weighted accuracy is undefined"):
         conventions.score(EMOTIONS, "w-ACC", TRUTH["emotions"][:2], SAID["emotions"][0][:2])
 

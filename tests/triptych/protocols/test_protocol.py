@@ -30,7 +30,7 @@ def test_unknown_names_are_told_with_the_nearest():
 
 def test_a_class_left_out_becomes_unlabelled():
     protocol = registry.find("ravdess", ("sad", "neutral"))
-    index = [protocol.corpus_classes.index(name) for name in ("neutral", "sad", "angry")]
+    index = [protocol.labels[protocol.label].index(name) for name in ("neutral", "sad", "angry")]
     batch = replace(fake_batch(SPECS), labels={"emotion": torch.tensor([*index, UNLABELLED])})
     assert protocol.relabel(batch).labels["emotion"].tolist() == [1, 0, UNLABELLED, UNLABELLED]
     whole = registry.find("ravdess")
@@ -106,7 +106,7 @@ def test_class_maps(name, classes, counted):
 
 def test_merged_classes_get_one_index_and_can_be_restricted():
     protocol = registry.find("iemocap")
-    asked = protocol.corpus_classes
+    asked = protocol.labels[protocol.label]
     index = [asked.index(name) for name in ("happy", "excited", "sad", "undecided")]
     batch = replace(fake_batch(SPECS), labels={"emotion": torch.tensor([*index, UNLABELLED])})
     assert protocol.relabel(batch).labels["emotion"].tolist() == [1, 1, 3, UNLABELLED, UNLABELLED]

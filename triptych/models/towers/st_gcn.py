@@ -183,6 +183,6 @@ def scale_to_unit(points: Tensor, in_sight: Tensor) -> Tensor:
 
 def _in_sight(track: Track) -> Tensor:
     """[B, T] real steps that are not hidden and have a face: the feature has all points at the origin where it has none
-    (shards.features.landmarks.lost_steps), and such a step is as good as hidden."""
+    (shards.features.landmarks), and such a step is as good as hidden."""
     seen = track.mask & (track.values != 0).flatten(2).any(dim=2)
     return seen if track.hidden is None else seen & ~track.hidden
