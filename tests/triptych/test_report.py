@@ -5,6 +5,7 @@ import yaml
 
 from triptych import report
 from triptych.config import UserError
+from triptych.evaluation import results
 
 SCORE = {"value": 0.25, "low": 0.2, "high": 0.3}
 EVALUATION = {
@@ -90,7 +91,7 @@ def test_mistakes_are_named(tmp_path):
         report.main([str(run), "outt=x"])
     other = {**EVALUATION, "protocol": {"metrics": ["WA"], "split_sha256": "other"}}
     with pytest.raises(UserError, match="scored different clips"):
-        report.evaluation.merge([EVALUATION, other])
+        results.merge([EVALUATION, other])
 
 
 def test_systems_of_one_name_with_other_numbers_are_both_kept():
@@ -99,7 +100,7 @@ def test_systems_of_one_name_with_other_numbers_are_both_kept():
         difference = {"first": "pretrained (audio)", "second": "majority class (-)", "metrics": {}}
         return {**EVALUATION, "systems": [*EVALUATION["systems"], row], "differences": [difference]}
 
-    merged = report.evaluation.merge([probed(0.5), probed(0.6), probed(0.5)])
+    merged = results.merge([probed(0.5), probed(0.6), probed(0.5)])
     assert [row["system"] for row in merged["systems"]] == ["majority class", "pretrained", "pretrained, report 2"]
     assert [row["first"] for row in merged["differences"]] == [
         "pretrained (audio)",
