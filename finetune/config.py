@@ -8,7 +8,7 @@ from omegaconf import MISSING
 
 from finetune.engine import EngineConfig
 from finetune.heads.config import HeadConfig
-from finetune.rates import EncoderTraining
+from finetune.trained_weights import EncoderTraining
 from shards.reading.cache import CacheConfig
 from triptych.training.optim import OptimizerConfig
 from triptych.training.trainer import TrainerConfig

@@ -16,8 +16,8 @@ from finetune import losses
 from finetune.config import FinetuneConfig, Init
 from finetune.evaluation import Scored
 from finetune.outcome import ALL, Run
-from finetune.rates import freeze, thaw
 from finetune.task import FinetuneTask, Labels
+from finetune.trained_weights import freeze, thaw
 from shards.divisions.divisions import Division, divisions, read_list, rule_name
 from shards.divisions.pretrained_on import compare
 from shards.divisions.truth import Truth, share_of

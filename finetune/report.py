@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from finetune import flips
 from finetune.config import Init
 from finetune.evaluation import Scored, answers_of, shares_of
-from finetune.heard import Heard
 from finetune.outcome import ALL, Outcome, Outcomes, Run
 from finetune.plan import Plan, heard_name
-from finetune.rates import EncoderTraining
+from finetune.trained_weights import EncoderTraining
+from finetune.transcript_differences import Heard
 from shards.divisions.divisions import cross_validation_sha256
 from shards.reading.other_words import Difference
 from triptych.evaluation import figures, results

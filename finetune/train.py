@@ -13,7 +13,7 @@ from finetune.config import FinetuneConfig
 from finetune.evaluation import Said, Scored, ScoreEvaluator, predict
 from finetune.outcome import Best, Outcome, Run
 from finetune.plan import Part, Plan, make_plan
-from finetune.rates import rates_of
+from finetune.trained_weights import rates_of
 from triptych import config as configs
 from triptych.config import UserError
 from triptych.models.load import save_encoder

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from linear_probe.blocks import Block, Source
+from linear_probe.encoding_pass import Pass, Wanted
 from linear_probe.feature_cache import FeatureCache, digest
-from linear_probe.passes import Pass, Wanted
 from linear_probe.table import Table
 from shards.reading.index import ShardSet
 from triptych.config import UserError, nearest

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from finetune.config import FinetuneConfig
 from finetune.plan import make_plan
-from finetune.rates import rates_of
 from finetune.train import run
+from finetune.trained_weights import rates_of
 from triptych.config import UserError
 from triptych.training.optim import OptimizerConfig
 from triptych.training.trainer import TrainerConfig

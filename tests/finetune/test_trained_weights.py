@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from finetune.engine import EngineConfig
-from finetune.rates import EncoderTraining, depths, freeze, rates_of
+from finetune.trained_weights import EncoderTraining, depths, freeze, rates_of
 from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.training import distributed
