@@ -17,7 +17,7 @@ from finetune.config import FinetuneConfig
 from finetune.outcome import read_best
 from finetune.task import FinetuneTask, Labels
 from shards.divisions.divisions import divisions, read_list
-from shards.divisions.truth import Truth, labelled
+from shards.divisions.truth import Truth, has_all_labels
 from shards.pictures.attention_clips import Said, Subject, Wanted, choose, draw, find, read
 from shards.progress import progress
 from shards.reading.index import ShardSet
@@ -273,7 +273,7 @@ def _kept(folder: Path, name: str) -> Any:
 
 def _label(protocol: Protocol, truth: Any) -> str:
     """What a clip is labelled as, of what Truth.of says of it alone; empty where it has no label."""
-    if not labelled(truth)[0]:
+    if not has_all_labels(truth)[0]:
         return ""
     if protocol.kind == "series":
         return f"{' and '.join(target.label for target in protocol.targets)} over time"

@@ -25,7 +25,7 @@ from triptych.files import write_atomically
 LOG = logging.getLogger(__name__)
 
 ALL = "all"
-"""The view of clips as they are."""
+"""The condition of clips as they are."""
 
 
 class Run(NamedTuple):
@@ -51,7 +51,7 @@ class Outcome:
 
     best: Best
     said: Mapping[str, Said]
-    """View, as ALL, "text+audio" or "words-asr" -> what it says."""
+    """Condition, as ALL, "text+audio" or "words-asr" -> what it says."""
 
 
 Outcomes = Mapping[Run, Sequence[Outcome]]
@@ -67,17 +67,17 @@ def read_best(folder: Path) -> Best | None:
     return Best(told["step"], told["value"])
 
 
-def keep(folder: Path, view: str, shown: str, best: Best, said: Said) -> None:
+def keep(folder: Path, condition: str, shown: str, best: Best, said: Said) -> None:
     """Write what a finished run says, whole or not at all.
 
     Args:
         folder: of the run.
-        view: name of what it was shown.
+        condition: name of what it was shown.
         shown: hash of what was shown, where another start may show something else by the same name.
         best: the step that says it.
         said: of all held-out clips, one or more.
     """
-    path = _path(folder, view)
+    path = _path(folder, condition)
     path.parent.mkdir(exist_ok=True)
     rows = [np.atleast_2d(values) for values in said.values()]
     content = io.BytesIO()
@@ -94,19 +94,19 @@ def keep(folder: Path, view: str, shown: str, best: Best, said: Said) -> None:
     write_atomically(path, content.getvalue())
 
 
-def kept(folder: Path, views: Mapping[str, str], keys: Collection[str]) -> dict[str, Said]:
-    """What a run has said before, of those views that it was shown.
+def kept(folder: Path, conditions: Mapping[str, str], keys: Collection[str]) -> dict[str, Said]:
+    """What a run has said before, of those conditions that it was shown.
 
     Left out is what is damaged, which is told, of other clips or words, or of another step than valid chose.
 
     Args:
         folder: of the run.
-        views: that are wanted -> hash of what they show, see `keep`.
+        conditions: that are wanted -> hash of what they show, see `keep`.
         keys: of all held-out clips.
     """
     best, found = read_best(folder), {}
-    for view, shown in views.items():
-        path = _path(folder, view)
+    for condition, shown in conditions.items():
+        path = _path(folder, condition)
         if best is None or not path.exists():
             continue
         try:
@@ -115,12 +115,12 @@ def kept(folder: Path, views: Mapping[str, str], keys: Collection[str]) -> dict[
             LOG.warning("warning: %s: is damaged (%s); the clips are predicted again", path, error)
             continue
         if said is not None and said.keys() == set(keys):
-            found[view] = said
+            found[condition] = said
     return found
 
 
-def _path(folder: Path, view: str) -> Path:
-    return folder / "predictions" / f"{view}.npz"
+def _path(folder: Path, condition: str) -> Path:
+    return folder / "predictions" / f"{condition}.npz"
 
 
 def _read(path: Path, shown: str, best: Best) -> Said | None:

@@ -61,8 +61,8 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """How the held-out clips are shown to a trained run."""
+class Condition:
+    """A test condition: how the held-out clips are shown to a trained run."""
 
     shown: tuple[str, ...] | None = None
     """Modalities that are left; None removes none."""
@@ -108,18 +108,23 @@ class Plan:
         return {share: [self._part(division, share) for division in self.divisions] for share in self.shares}
 
     @property
-    def removed(self) -> dict[str, View]:
+    def modalities_removed(self) -> dict[str, Condition]:
         """What is left when modalities are removed, the larger ones first; none where that is not wanted."""
         sizes = range(len(self.inputs) - 1, 0, -1) if self.config.missing else ()
         left = [shown for size in sizes for shown in combinations(self.inputs, size)]
-        return {"+".join(shown): View(shown=shown) for shown in left}
+        return {"+".join(shown): Condition(shown=shown) for shown in left}
 
-    def views(self, run: Run) -> dict[str, View]:
+    def conditions(self, run: Run) -> dict[str, Condition]:
         """Name -> how the held-out clips are shown to a run: as they are; with other words, where it has learnt from
         all labels; and, of the last row, with modalities removed."""
-        is_whole = run.share == 1
-        heard = {heard_name(name): View(words=words) for name, words in self.transcripts.items()} if is_whole else {}
-        return {ALL: View(), **heard, **(self.removed if is_whole and run.init == self.config.last_row else {})}
+        if run.share < 1:
+            return {ALL: Condition()}
+        other_words = {transcript_condition(name): Condition(words=words) for name, words in self.transcripts.items()}
+        return {
+            ALL: Condition(),
+            **other_words,
+            **(self.modalities_removed if run.init == self.config.last_row else {}),
+        }
 
     def task(self, part: Part, init: Init, seed: int) -> FinetuneTask:
         """The encoder with a fresh head; a function of the config, the part's training labels, `init` and `seed`.
@@ -195,8 +200,8 @@ class Plan:
         return Part(division=division, share=share, keys=keys, shards=shards, global_batch=batch)
 
 
-def heard_name(transcript: str) -> str:
-    """Name of the view of clips with the words of a transcript."""
+def transcript_condition(transcript: str) -> str:
+    """Name of the condition in which clips have the words of a transcript."""
     return f"words-{transcript}"
 
 

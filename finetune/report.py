@@ -12,9 +12,9 @@ from finetune import flips
 from finetune.config import Init
 from finetune.evaluation import Scored, answers_of, shares_of
 from finetune.outcome import ALL, Outcome, Outcomes, Run
-from finetune.plan import Plan, heard_name
+from finetune.plan import Plan, transcript_condition
 from finetune.trained_weights import EncoderTraining
-from finetune.transcript_differences import Heard
+from finetune.transcript_differences import TranscriptDifferences
 from shards.divisions.divisions import cross_validation_sha256
 from shards.reading.other_words import Difference
 from triptych.evaluation import figures, results
@@ -48,13 +48,13 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
             note = f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed."
         sections["missing"] = _section("Modalities removed at test time", missing, out, "missing", note)
     if (other := author.transcripts(whole)) is not None:
-        heard = Heard(plan, author.test.split.keys)
-        note = heard.note
+        differences = TranscriptDifferences(plan, author.test.split.keys)
+        note = differences.note
         if has_flips:
-            num_flips = author.write_word_flips(out / "flips_transcripts.csv", heard.differences)
+            num_flips = author.write_word_flips(out / "flips_transcripts.csv", differences.differences)
             note += f" flips_transcripts.csv lists the {num_flips:,} predictions that change with the words."
         section = _section("Other transcripts at test time", other, out, "transcripts", note)
-        sections["transcripts"] = replace(section, numbers={**section.numbers, "words": heard.numbers})
+        sections["transcripts"] = replace(section, numbers={**section.numbers, "words": differences.numbers})
     if (curve := author.curve(whole)) is not None:
         sections["curve"] = _section("Shares of the training labels", curve, out, "curve", author.small_steps())
         author.draw_curve(sections["curve"].numbers, out / "figures" / CURVE)
@@ -113,7 +113,7 @@ class Author:
         main = self._system(init, 1.0)
         systems = [
             replace(main, name=f"{main.name} on {main.inputs}", inputs=shown, **self._answers(init, 1.0, shown))
-            for shown in self.plan.removed
+            for shown in self.plan.modalities_removed
         ]
         if not systems:
             return None
@@ -151,7 +151,7 @@ class Author:
         """Every prediction that changes where modalities are removed; returns their number."""
         init = self.config.last_row
         full, rows = self._answers(init, 1.0)["predictions"], []
-        for left in self.plan.removed:
+        for left in self.plan.modalities_removed:
             removed = "+".join(name for name in self.plan.inputs if name not in left.split("+"))
             fewer = self._answers(init, 1.0, left)["predictions"]
             for run, key, *told in flips.flips(self.protocol, self.test.split, full, fewer):
@@ -166,7 +166,7 @@ class Author:
             own = self._system(init, 1.0)
             systems.append(own)
             for name in self.plan.transcripts:
-                answers = self._answers(init, 1.0, heard_name(name))
+                answers = self._answers(init, 1.0, transcript_condition(name))
                 systems.append(replace(own, name=f"{own.name}, {name} words", **answers))
                 compared.append((systems[-1].title, own.title))
         if not compared:
@@ -179,7 +179,7 @@ class Author:
         for init in self.config.rows:
             own = self._answers(init, 1.0)["predictions"]
             for name, difference in differences.items():
-                other = self._answers(init, 1.0, heard_name(name))["predictions"]
+                other = self._answers(init, 1.0, transcript_condition(name))["predictions"]
                 for run, key, *told in flips.flips(self.protocol, self.test.split, own, other):
                     title = self.config.title(init)
                     rows.append([key, self.config.seeds[run], title, name, difference.errors[key], *told])
@@ -211,15 +211,15 @@ class Author:
         note = self._note(self._of(init, share))
         return System(name=self.config.title(init), inputs=self.inputs, note=note, **self._answers(init, share))
 
-    def _answers(self, init: Init, share: float, view: str = ALL) -> dict[str, Any]:
-        return self._answers_of(self._of(init, share), view)
+    def _answers(self, init: Init, share: float, condition: str = ALL) -> dict[str, Any]:
+        return self._answers_of(self._of(init, share), condition)
 
-    def _answers_of(self, runs: Sequence[Sequence[Outcome]], view: str = ALL) -> dict[str, Any]:
+    def _answers_of(self, runs: Sequence[Sequence[Outcome]], condition: str = ALL) -> dict[str, Any]:
         """`predictions` and `probabilities` of a System."""
         each: list[Units] = []
         shares: list[NDArray[np.float64]] = []
         for run in runs:
-            outputs = [run[number].said[view][key] for number, key in self._places]
+            outputs = [run[number].said[condition][key] for number, key in self._places]
             each.append(answers_of(self.protocol, self.test, outputs))
             if (own := shares_of(self.protocol, outputs)) is not None:
                 shares.append(own)

@@ -118,23 +118,23 @@ def _train(plan: Plan, part: Part, distributed: Distributed, run: Run) -> Outcom
 
     What it said at an earlier start is taken from its folder, and where that is everything, nothing is built.
     """
-    folder, views = _folder(plan, part, distributed, run), plan.views(run)
+    folder, conditions = _folder(plan, part, distributed, run), plan.conditions(run)
 
     def kept() -> tuple[Best | None, dict[str, Said]]:
-        wanted = {name: view.sha256 for name, view in views.items()}
+        wanted = {name: condition.sha256 for name, condition in conditions.items()}
         return outcome.read_best(folder.path), outcome.kept(folder.path, wanted, part.keys["test"])
 
     best, said = distributed.on_main(kept)
-    if best is None or len(said) < len(views):
+    if best is None or len(said) < len(conditions):
         fitted = _fit(plan, part, folder, run, lambda evaluator: evaluator)
         if isinstance(fitted, int):
             return fitted
         best, (_, said) = fitted.best, distributed.on_main(kept)  # trained again, valid may have chosen another step
-        for name, view in views.items():
+        for name, condition in conditions.items():
             if name not in said:
-                test = plan.eval_loader(part, "test", distributed, view.words)
-                said[name] = predict(fitted.engine, test, view.shown)
-                distributed.on_main(partial(outcome.keep, folder.path, name, view.sha256, best, said[name]))
+                test = plan.eval_loader(part, "test", distributed, condition.words)
+                said[name] = predict(fitted.engine, test, condition.shown)
+                distributed.on_main(partial(outcome.keep, folder.path, name, condition.sha256, best, said[name]))
     return Outcome(best=best, said=said)
 
 

@@ -11,8 +11,8 @@ from shards.words.words import Vocabulary
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the transcripts of a plan say of some clips."""
+class TranscriptDifferences:
+    """How the transcripts of a plan differ from the own words of some clips."""
 
     plan: Plan
     keys: Sequence[str]
@@ -41,7 +41,7 @@ class Heard:
     @property
     def note(self) -> str:
         """The numbers in words."""
-        return " ".join(_told(name, facts) for name, facts in self.numbers.items())
+        return " ".join(_in_words(name, facts) for name, facts in self.numbers.items())
 
     def _known(self, words: OtherWords) -> dict[str, float | None]:
         """Nothing of an encoder that reads pieces: there is no word without."""
@@ -56,7 +56,7 @@ class Heard:
         return read_words(self.plan.shard_set, set(self.keys))
 
 
-def _told(name: str, facts: Mapping[str, Any]) -> str:
+def _in_words(name: str, facts: Mapping[str, Any]) -> str:
     rate = _percent(facts["word_error_rate"])
     said = f"{name}: word error rate {rate}, {facts['word_errors']:,} errors in {facts['own_words']:,} words"
     if facts["clips_without_words"]:

@@ -1,4 +1,4 @@
-"""One reading of the shards, and all that is made of it.
+"""One pass over the shards, in which each clip is read once and encoded by everything that wants it.
 
 Legend: N clips, R rows.
 """
@@ -38,7 +38,7 @@ class Wanted:
 
 
 @dataclass(kw_only=True)
-class Pass:
+class EncodingPass:
     """What is read together: no two sources of it disagree about a modality's feature, or about the vocabulary."""
 
     inputs: dict[str, FeatureSpec] = field(default_factory=dict)

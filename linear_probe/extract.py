@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from linear_probe.blocks import Block, Source
-from linear_probe.encoding_pass import Pass, Wanted
+from linear_probe.encoding_pass import EncodingPass, Wanted
 from linear_probe.feature_cache import FeatureCache, digest
 from linear_probe.table import Table
 from shards.reading.index import ShardSet
@@ -133,7 +133,7 @@ class _Arrays:
         self._identities = {name: source.identity() for name, source in sources.items()}
         self._arrays: dict[str, NDArray[Any]] = {}
         self._new: dict[str, Mapping[str, Any]] = {}
-        self._passes: list[Pass] = []
+        self._passes: list[EncodingPass] = []
 
     def ask(self, name: str, block: Block) -> None:
         """Want a resolved block, and to know who has the modalities that it is shown."""
@@ -153,7 +153,7 @@ class _Arrays:
             return
         reading = next((one for one in self._passes if one.join(inputs, source.vocabulary)), None)
         if reading is None:
-            self._passes.append(reading := Pass())
+            self._passes.append(reading := EncodingPass())
             reading.join(inputs, source.vocabulary)
         reading.present |= present
         if array is not None:

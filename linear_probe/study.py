@@ -18,7 +18,7 @@ from linear_probe.rows import Row, features
 from linear_probe.select import Chosen, Lesson, Trial, choose
 from linear_probe.table import Table
 from shards.divisions.divisions import Division
-from shards.divisions.truth import Truth, labelled, share_of, shuffled
+from shards.divisions.truth import Truth, has_all_labels, share_of, shuffled
 from triptych.config import UserError
 from triptych.evaluation.significance import Units
 from triptych.protocols.protocol import Protocol
@@ -82,7 +82,7 @@ class Study:
         """
         keys = sorted({key for division in self.divisions for split in LEARNT for key in division.keys[split]})
         values = self.truth.of(keys)
-        there = labelled(values)
+        there = has_all_labels(values)
         if not there.any():
             labels = ", ".join(target.label for target in self.protocol.targets)
             raise UserError(

@@ -71,7 +71,7 @@ class Truth:
             them all.
         """
         values = self.of(keys)
-        kept = labelled(values)
+        kept = has_all_labels(values)
         values = values[kept]
         if values.dtype == object:
             for index, steps in enumerate(values):
@@ -150,7 +150,7 @@ def share_of(keys: Sequence[str], values: Units, share: float, seed: int) -> tup
     if not 0 < share <= 1:
         raise UserError(f"a share of the labels of {share}; expected more than 0 and at most 1")
     groups: dict[int, list[str]] = {}
-    for index in np.flatnonzero(_labelled(values)).tolist():
+    for index in np.flatnonzero(_has_some_label(values)).tolist():
         group = int(values[index]) if _is_classes(values) else 0
         groups.setdefault(group, []).append(keys[index])
     drawn: set[str] = set()
@@ -169,15 +169,15 @@ def shuffled(values: Units, seed: int) -> Units:
         values: as of `Truth.of`; left as they are.
         seed: draws the permutation.
     """
-    labelled = np.flatnonzero(_labelled(values))
-    others = np.random.default_rng(seed).permutation(labelled)
+    some_label = np.flatnonzero(_has_some_label(values))
+    others = np.random.default_rng(seed).permutation(some_label)
     mixed = values.copy()
-    for index, other in zip(labelled, others, strict=True):
+    for index, other in zip(some_label, others, strict=True):
         mixed[index] = np.resize(values[other], values[index].shape) if values.dtype == object else values[other]
     return mixed
 
 
-def labelled(values: Units) -> NDArray[np.bool_]:
+def has_all_labels(values: Units) -> NDArray[np.bool_]:
     """[N]: which clips have all labels of the protocol; of series, at one step or more."""
     if values.dtype == object:
         return np.array([bool(whole_steps(steps).any()) for steps in values], dtype=bool)
@@ -195,7 +195,7 @@ def _is_classes(values: Units) -> bool:
     return bool(np.issubdtype(values.dtype, np.integer))
 
 
-def _labelled(values: Units) -> NDArray[np.bool_]:
+def _has_some_label(values: Units) -> NDArray[np.bool_]:
     """[N]: which clips have a label, or some of theirs."""
     if _is_classes(values):
         return np.asarray(values != UNLABELLED)

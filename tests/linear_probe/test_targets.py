@@ -6,7 +6,7 @@ import torch
 
 from linear_probe import targets
 from linear_probe.table import Table
-from shards.divisions.truth import labelled
+from shards.divisions.truth import has_all_labels
 from triptych.batch import UNLABELLED
 from triptych.evaluation import answers
 from triptych.protocols import registry
@@ -24,10 +24,10 @@ def series(*clips):
 
 
 def test_a_clip_counts_where_all_its_labels_are_there():
-    assert labelled(np.array([2, UNLABELLED, 0])).tolist() == [True, False, True]
-    assert labelled(np.array([0.5, np.nan])).tolist() == [True, False]
-    assert labelled(np.array([[1.0, 0.0], [1.0, np.nan]])).tolist() == [True, False]
-    assert labelled(series([[np.nan, 1], [2, 3]], [[np.nan, np.nan]])).tolist() == [True, False]
+    assert has_all_labels(np.array([2, UNLABELLED, 0])).tolist() == [True, False, True]
+    assert has_all_labels(np.array([0.5, np.nan])).tolist() == [True, False]
+    assert has_all_labels(np.array([[1.0, 0.0], [1.0, np.nan]])).tolist() == [True, False]
+    assert has_all_labels(series([[np.nan, 1], [2, 3]], [[np.nan, np.nan]])).tolist() == [True, False]
 
 
 def test_classes_lie_at_the_rows_of_their_clips():
