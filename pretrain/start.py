@@ -6,7 +6,7 @@ vectors, whatever their ids, and new ones start as in any fresh run. What the ob
 layer from its sequence to the words, for one) starts fresh, since an encoder's folder does not hold it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ def _word_tables(encoder: Encoder) -> set[str]:
 
 
 def _check_same(folder: Path, source: Encoder, encoder: Encoder) -> None:
-    there, here = dict(_settings(source)), dict(_settings(encoder))
+    there, here = _settings(source), _settings(encoder)
     for name in {**there, **here}:
         if there.get(name) != here.get(name) and name.rpartition(".")[2] not in FREE:
             raise UserError(
@@ -146,18 +146,10 @@ def _check_same(folder: Path, source: Encoder, encoder: Encoder) -> None:
             )
 
 
-def _settings(encoder: Encoder) -> Iterator[tuple[str, Any]]:
-    yield from _flat("encoder", configs.to_dict(encoder.system))
-    for modality, spec in encoder.inputs.items():
-        yield from _flat(f"feature of {modality}", spec.to_json())
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
-    else:
-        yield name, list(value) if isinstance(value, tuple) else value
+def _settings(encoder: Encoder) -> dict[str, Any]:
+    features = {f"feature of {modality}": spec.to_json() for modality, spec in encoder.inputs.items()}
+    settings = configs.flatten({"encoder": configs.to_dict(encoder.system), **features})
+    return {name: value for name, value in settings.items() if value != {}}  # which says as little as none
 
 
 def _shape(weight: Tensor | None) -> str:

@@ -42,7 +42,7 @@ from shards.writing import rewrite
 from shards.writing.compute import Media, compute_all
 from shards.writing.pool import Failure
 from shards.writing.rewrite import AddFeaturesConfig as AddFeaturesConfig  # what the command is told
-from shards.writing.work_folder import PlannedShard, Work, leaves
+from shards.writing.work_folder import PlannedShard, Work, as_identity
 from shards.writing.write_planned import Sample, fill_part
 from triptych.config import UserError, load, nearest, to_dict
 from triptych.modalities import FeatureSpec
@@ -96,7 +96,7 @@ def add_part(config: AddFeaturesConfig) -> None:
         return
     wanted, words = _missing(config, source.manifest), rewrite.other_words(config, source)
     settings = {feature.spec.name: dict(feature.spec.settings) for feature in build(wanted).values()}
-    identity = leaves(
+    identity = as_identity(
         {
             **rewrite.identity_of(source, words),
             "drop": sorted(config.drop),

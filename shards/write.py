@@ -35,7 +35,7 @@ from shards.record import ClipRecord, Manifest, RawClip
 from shards.writing.assign import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
 from shards.writing.pool import ChildPool, Failure
 from shards.writing.probe import Job, Opened, open_clip
-from shards.writing.work_folder import Plan, PlannedShard, Work, leaves, part_of
+from shards.writing.work_folder import Plan, PlannedShard, Work, as_identity, part_of
 from shards.writing.write_planned import Sample, fill_part
 from triptych.config import UserError, chosen, dump, find, load, to_dict
 
@@ -201,7 +201,7 @@ def _identity(config: WriteConfig) -> dict[str, Any]:
         values["exclude"] = (
             "names " + sha256("\n".join(sorted(read_exclude(Path(config.exclude)))).encode()).hexdigest()
         )
-    return leaves(values)
+    return as_identity(values)
 
 
 def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +88,17 @@ def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain types, every default written out."""
     return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain types by their paths: {"a": {"b": 1}} is {"a.b": 1}. An empty mapping stays, a tuple becomes a list."""
+    flat: dict[str, Any] = {}
+    for name, inner in values.items():
+        if isinstance(inner, Mapping) and inner:
+            flat |= flatten(inner, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = list(inner) if isinstance(inner, tuple) else inner
+    return flat
 
 
 def save(config: Any, path: Path) -> None:

@@ -11,7 +11,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune.config import FinetuneConfig
-from finetune.search.space import changed, leaves, suggest
+from finetune.search.space import changed, suggest
 from finetune.search.trials import Trials
 from triptych import config as configs
 from triptych.evaluation.figures import COLORS
@@ -86,7 +86,7 @@ def _summary(trials: Trials, found: Sequence[FrozenTrial], metric: Metric) -> li
 def _difference(
     trials: Trials, base: FinetuneConfig, winner: FinetuneConfig, best: FrozenTrial, metric: Metric
 ) -> list[str]:
-    before, now = (dict(leaves(configs.to_dict(config))) for config in (base, winner))
+    before, now = (configs.flatten(configs.to_dict(config)) for config in (base, winner))
     rows = [f"| `{key}` | {before.get(key)} | {now.get(key)} |" for key in now if before.get(key) != now[key]]
     seeds = ", ".join(map(str, winner.seeds))
     return [

@@ -26,7 +26,7 @@ def open_base(config: SearchConfig) -> FinetuneConfig:
         UserError: no such config; a field that it has not, that may not be searched, or of another type; a value that
             it does not take; evaluations too seldom for `min_steps`.
     """
-    given = [override(path, value) for path, value in leaves(config.overrides)]
+    given = [override(path, value) for path, value in configs.flatten(config.overrides).items()]
     given.append(override("out", str(Path(config.out) / "best")))
     base = configs.load(FinetuneConfig, configs.find(config.finetune, "finetune"), given)
     known = dict(branches(configs.to_dict(base)))
@@ -101,18 +101,8 @@ def override(path: str, value: Any) -> str:
     return f"{path}={json.dumps(value)}"
 
 
-def leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of everything in a config that is no mapping itself, or an empty one."""
-    for name, inner in value.items():
-        path = f"{prefix}{name}"
-        if isinstance(inner, Mapping) and inner:
-            yield from leaves(inner, f"{path}.")
-        else:
-            yield path, inner
-
-
 def branches(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """As `leaves`, with the mappings."""
+    """Path and value of everything in a config, mappings included."""
     for name, inner in value.items():
         path = f"{prefix}{name}"
         yield path, inner

@@ -15,7 +15,7 @@ from finetune.config import FinetuneConfig
 from finetune.plan import make_plan
 from finetune.search import report
 from finetune.search.config import SearchConfig
-from finetune.search.space import changed, leaves, open_base, suggest
+from finetune.search.space import changed, open_base, suggest
 from finetune.search.trials import Claim, Trials
 from finetune.train import train_one
 from triptych import config as configs
@@ -191,8 +191,8 @@ def _open(trials: Trials, base: FinetuneConfig) -> None:
             return
         may_change = {"out", "trials", "keep_checkpoints"}
         for file, now in zip(files, (config, base), strict=True):
-            old = dict(leaves(configs.to_dict(configs.load(type(now), file))))
-            new = dict(leaves(configs.to_dict(now)))
+            old = configs.flatten(configs.to_dict(configs.load(type(now), file)))
+            new = configs.flatten(configs.to_dict(now))
             keys = sorted(key for key in {*old, *new} - may_change if old.get(key) != new.get(key))
             if keys:
                 told = "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys)

@@ -37,7 +37,7 @@ from shards.writing import rewrite
 from shards.writing.pool import Failure
 from shards.writing.probe import npy
 from shards.writing.rewrite import AddFeaturesConfig
-from shards.writing.work_folder import PlannedShard, Work, leaves
+from shards.writing.work_folder import PlannedShard, Work, as_identity
 from shards.writing.write_planned import Sample, fill_part
 from triptych.batch import Batch, Track
 from triptych.config import UserError
@@ -71,7 +71,7 @@ def add_part(config: AddFeaturesConfig, given: str, source: ShardSet, work: Work
     encoder = opened.encoder
     told = check_suits(source, encoder.inputs, encoder.words, {})
     words = rewrite.other_words(config, source)
-    identity = leaves({**rewrite.identity_of(source, words), "encoder": opened.fingerprint, "dtype": config.dtype})
+    identity = as_identity({**rewrite.identity_of(source, words), "encoder": opened.fingerprint, "dtype": config.dtype})
     plan = work.prepare(identity, lambda: rewrite.plan(work, source, list(specs.values()), identity, config))
     folder = _save_encoder(opened, specs, work)
     lost = [name for name, width in encoder.widths.items() if name not in specs or width != specs[name].shape[0]]

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from shards.counts.summary import Tally
 from shards.record import Cut, RawClip, ShardInfo, Word
-from triptych.config import UserError
+from triptych.config import UserError, flatten
 from triptych.files import sync, write_atomically
 
 
@@ -118,7 +118,7 @@ class Work:
         """The plan of a config: the one that is there, else the one that `scan` saves.
 
         Args:
-            identity: field -> value of all that the shards depend on, see `leaves`.
+            identity: field -> value of all that the shards depend on, see `as_identity`.
             scan: finds the clips and calls `save`.
 
         Raises:
@@ -291,17 +291,9 @@ def part_of(part: str | None) -> tuple[int, int]:
     return int(number), int(of)
 
 
-def leaves(values: dict[str, Any]) -> dict[str, Any]:
+def as_identity(values: dict[str, Any]) -> dict[str, Any]:
     """A config's values by their paths, as "split.seed": 0, and as they come back from JSON."""
-    return dict(_leaves("", json.loads(json.dumps(values))))
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, below in value.items():
-            yield from _leaves(f"{prefix}.{name}" if prefix else name, below)
-    else:
-        yield prefix, value
+    return flatten(json.loads(json.dumps(values)))
 
 
 def locked(file: IO[Any], *, wait: bool = False) -> bool:

@@ -97,3 +97,17 @@ def test_an_override_that_is_no_yaml_is_told_as_such() -> None:
     with pytest.raises(config.UserError, match=r"override 'a=\[1,': the value is no YAML") as error:
         config.load(Run, {}, ["a=[1,"])
     assert "\n" not in str(error.value)
+
+
+def test_a_flat_config_has_every_value_by_its_path_and_keeps_what_is_empty():
+    values = {
+        "trainer": {"max_steps": 5, "sizes": (1, 2)},
+        "words": {},
+        "head": {"linear": {"pooled": ["audio"]}},
+    }
+    assert config.flatten(values) == {
+        "trainer.max_steps": 5,
+        "trainer.sizes": [1, 2],
+        "words": {},
+        "head.linear.pooled": ["audio"],
+    }

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,7 +229,9 @@ def _with_defaults(schema: type, saved: Any) -> Any:
 
 def _check_same(path: Path, old: Any, new: Any, may_change: Collection[str]) -> dict[str, Any]:
     """What differs and may: key -> its value now."""
-    before, now = dict(_flatten(old)), dict(_flatten(new))
+    before, now = (  # an empty mapping says as little as none: only what is in it is named
+        {key: value for key, value in configs.flatten(one).items() if value != {}} for one in (old, new)
+    )
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     free = [key for key in differing if any(key == name or key.startswith(f"{name}.") for name in may_change)]
     if keys := [key for key in differing if key not in free]:
@@ -239,11 +241,3 @@ def _check_same(path: Path, old: Any, new: Any, may_change: Collection[str]) -> 
             f"{path / 'config.yaml'} as the config"
         )
     return {key: now.get(key) for key in free}
-
-
-def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, list(value) if isinstance(value, tuple) else value
