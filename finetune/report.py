@@ -15,11 +15,12 @@ from finetune.outcome import ALL, Outcome, Outcomes, Run
 from finetune.plan import Plan, transcript_condition
 from finetune.trained_weights import EncoderTraining
 from finetune.transcript_differences import TranscriptDifferences
-from shards.divisions.divisions import cross_validation_sha256
+from shards.divisions.divisions import common_facts
 from shards.reading.other_words import Difference
 from triptych.evaluation import figures, results
 from triptych.evaluation.baselines import baselines
 from triptych.evaluation.conventions import by_name
+from triptych.evaluation.parts import at_share
 from triptych.evaluation.results import Evaluation, Section, Split, System
 from triptych.evaluation.significance import Units
 from triptych.evaluation.tables import number
@@ -124,7 +125,7 @@ class Author:
     def curve(self, whole: Evaluation) -> Evaluation | None:
         """Every row at every share of the labels."""
         systems = [
-            replace(system, name=_at_share(system.name, share))
+            replace(system, name=at_share(system.name, share))
             for share in sorted(set(self.config.label_shares))
             for system in (self._system(init, share) for init in self.config.rows)
         ]
@@ -142,7 +143,7 @@ class Author:
         metric = numbers["protocol"]["select"]
         entries = {row["system"]: row["metrics"][metric] for row in numbers["systems"]}
         lines = {
-            title: {share: entries[_at_share(title, share)] for share in set(self.config.label_shares)}
+            title: {share: entries[at_share(title, share)] for share in set(self.config.label_shares)}
             for title in map(self.config.title, self.config.rows)
         }
         figures.learning_curve(lines, metric, metric in numbers["protocol"]["percent"], path)
@@ -247,7 +248,7 @@ class Author:
         return {**own, "test": self.test.split}
 
     def _facts(self) -> dict[str, str]:
-        config, (first, *others) = self.config, self.plan.divisions
+        config = self.config
         step = f"{config.trainer.max_steps} steps of {config.global_batch} clips, {config.optimizer.name}, "
         step += f"learning rate {config.optimizer.lr:g}"
         patience = config.trainer.patience
@@ -264,13 +265,4 @@ class Author:
             facts["loss"] = "classes weigh the same, or positives and negatives of every emotion"
         if config.best_of:
             facts["best of"] = f"of every {config.best_of} seeds the one that is best on valid"
-        shared = [name for name, told in first.facts.items() if all(one.facts.get(name) == told for one in others)]
-        facts |= {name: first.facts[name] for name in shared}
-        if others:
-            facts.pop("split", None)
-            facts["cross-validation SHA-256"] = cross_validation_sha256(self.plan.divisions)
-        return {**facts, **self.plan.facts}
-
-
-def _at_share(name: str, share: float) -> str:
-    return f"{name}, {100 * share:g} % of the labels"
+        return {**facts, **common_facts(self.plan.divisions), **self.plan.facts}

@@ -12,8 +12,9 @@ from linear_probe.held_out import HeldOut, Said, splits
 from linear_probe.plan import Plan
 from linear_probe.rows import features
 from linear_probe.study import Study
-from shards.divisions.divisions import cross_validation_sha256
+from shards.divisions.divisions import common_facts
 from triptych.evaluation import figures, results
+from triptych.evaluation.parts import at_share
 
 EMBEDDING = "embedding.png"
 CURVE = "curve.png"
@@ -95,12 +96,8 @@ def _heads(plan: Plan, found: Found) -> dict[str, str]:
 
 
 def _divided(plan: Plan) -> dict[str, str]:
-    """What all divisions say alike; of several, one hash over all."""
-    first, *others = plan.divisions
-    facts = {name: told for name, told in first.facts.items() if all(one.facts.get(name) == told for one in others)}
+    facts, (first, *others) = common_facts(plan.divisions), plan.divisions
     if others:
-        facts.pop("split", None)
-        facts["cross-validation SHA-256"] = cross_validation_sha256(plan.divisions)
         facts["clips of a fold"] = f"{first.facts['clips']} in {first.name}"
     return facts
 
@@ -120,15 +117,11 @@ def _missing(whole: results.Evaluation, held_out: HeldOut, found: Found) -> resu
 
 def _curve(whole: results.Evaluation, held_out: HeldOut, found: Found) -> results.Evaluation | None:
     systems = [
-        replace(held_out.system(said), name=_at_share(said.name, share))
+        replace(held_out.system(said), name=at_share(said.name, share))
         for share, rows in found.curve.items()
         for said in rows
     ]
     return replace(whole, systems=systems, compared=()) if systems else None
-
-
-def _at_share(name: str, share: float) -> str:
-    return f"{name}, {100 * share:g} % of the labels"
 
 
 def _pictures(plan: Plan, found: Found) -> dict[str, str]:
@@ -162,7 +155,7 @@ def _draw_curve(numbers: Mapping[str, Any], curve: Mapping[float, Sequence[Said]
     for share, rows in curve.items():
         for said in rows:
             title = f"{said.name} ({said.inputs})"
-            lines.setdefault(title, {})[share] = entries[_at_share(said.name, share), said.inputs]
+            lines.setdefault(title, {})[share] = entries[at_share(said.name, share), said.inputs]
     figures.learning_curve(lines, metric, metric in numbers["protocol"]["percent"], path)
 
 

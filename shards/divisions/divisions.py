@@ -113,6 +113,16 @@ def cross_validation_sha256(divided: Sequence[Division]) -> str:
     return hashlib.sha256("".join(split_sha256(one.keys) for one in divided).encode()).hexdigest()
 
 
+def common_facts(divided: Sequence[Division]) -> dict[str, str]:
+    """What all divisions say alike; of several, one hash over all in place of a split's name."""
+    first, *others = divided
+    facts = {name: told for name, told in first.facts.items() if all(one.facts.get(name) == told for one in others)}
+    if others:
+        facts.pop("split", None)
+        facts["cross-validation SHA-256"] = cross_validation_sha256(divided)
+    return facts
+
+
 def _shown(shard_set: ShardSet) -> dict[str, list[_Shown]]:
     """Split -> its clips as a rule may see them."""
     clips: dict[str, list[_Shown]] = {}

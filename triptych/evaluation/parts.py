@@ -73,6 +73,11 @@ class Evaluation:
     """File in figures/ -> what it shows, of further ones that the caller draws."""
 
 
+def at_share(name: str, share: float) -> str:
+    """Name of a system in a learning curve, where it has learnt from a share of the training labels."""
+    return f"{name}, {100 * share:g} % of the labels"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """A further table of a report, about the same clips."""
