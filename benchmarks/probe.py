@@ -74,7 +74,7 @@ def encode_train(settings: ProbeConfig) -> None:
     plan = make_plan(settings, settings.scored()[""])
     source = plan.sources["pretrained"]
     loader = EvalLoader(
-        plan.shard_set,
+        plan.data.shard_set,
         features_of(source.inputs),
         vocabulary=source.vocabulary,
         batch_size=settings.micro_batch,

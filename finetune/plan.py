@@ -3,12 +3,10 @@
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,24 +16,21 @@ from finetune.evaluation import Scored
 from finetune.outcome import ALL, Run
 from finetune.task import FinetuneTask, Labels
 from finetune.trained_weights import freeze, thaw
-from shards.divisions.divisions import Division, divisions, read_list, rule_name
-from shards.divisions.pretrained_on import compare
-from shards.divisions.truth import Truth, share_of
+from shards.divisions.divisions import Division
+from shards.divisions.evaluation_set import EvaluationSet
+from shards.divisions.truth import share_of
 from shards.features.config import FeaturesConfig
 from shards.features.recover import features_of
-from shards.reading.encoders import Opened, open_encoder, vocabulary_of
+from shards.reading.encoders import Opened, vocabulary_of
 from shards.reading.index import ShardSet
 from shards.reading.other_words import OtherWords, is_transcript, read_other_words, read_transcript
 from shards.reading.plan import check_fits, num_micro_batches
 from shards.reading.read import EvalLoader, StreamConfig, TrainLoader
-from shards.reading.suits import check_suits
 from shards.words.words import AnyVocabulary
 from triptych.config import UserError, nearest
 from triptych.evaluation.answers import num_outputs, rate_of
 from triptych.modalities import FeatureSpec, reads_words
 from triptych.models.encoder import Encoder
-from triptych.protocols import registry
-from triptych.protocols.protocol import Protocol
 from triptych.training.distributed import Distributed, read_launch
 
 LOG = logging.getLogger(__name__)
@@ -80,12 +75,7 @@ class Plan:
     """Protocol, clips, encoder."""
 
     config: FinetuneConfig
-    protocol: Protocol
-    shard_set: ShardSet
-    divisions: Sequence[Division]
-    rule: str
-    """The protocol's split rule, see Evaluation.rule."""
-    truth: Truth
+    data: EvaluationSet
     opened: Opened
     inputs: Mapping[str, FeatureSpec]
     """Modality -> feature, of those that are shown."""
@@ -105,7 +95,7 @@ class Plan:
         Raises:
             UserError: no training clip has a label.
         """
-        return {share: [self._part(division, share) for division in self.divisions] for share in self.shares}
+        return {share: [self._part(division, share) for division in self.data.divisions] for share in self.shares}
 
     @property
     def modalities_removed(self) -> dict[str, Condition]:
@@ -132,12 +122,12 @@ class Plan:
         Raises:
             UserError: the head, the loss or what is to be frozen does not fit.
         """
-        config, protocol = self.config, self.protocol
+        config, protocol = self.config, self.data.protocol
         encoder = self.opened.untrained(seed) if init == "random" else copy.deepcopy(self.opened.encoder)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = config.head.build(encoder, tuple(self.inputs), num_outputs(protocol), rate_of(protocol))
-        balanced_by = self.truth.of(part.keys["train"]) if config.balanced else None
+        balanced_by = self.data.truth.of(part.keys["train"]) if config.balanced else None
         training = config.encoder_training(init)
         thaw(encoder, training, from_scratch=init == "random")
         frozen = freeze(encoder, training)
@@ -160,8 +150,8 @@ class Plan:
             seed=seed,
             rank=distributed.rank,
             world=distributed.world,
-            prepare=Labels(self.protocol),
-            labels=self.protocol.labels,
+            prepare=Labels(self.data.protocol),
+            labels=self.data.protocol.labels,
             features=features_of(self.inputs),
         )
 
@@ -178,8 +168,8 @@ class Plan:
             world=distributed.world,
             split=split,
             workers=self.config.workers,
-            prepare=Labels(self.protocol),
-            labels=self.protocol.labels,
+            prepare=Labels(self.data.protocol),
+            labels=self.data.protocol.labels,
             words=words,
         )
 
@@ -191,11 +181,11 @@ class Plan:
     def _part(self, division: Division, share: float) -> Part:
         keys = dict(division.keys)
         if share < 1:
-            keys["train"] = share_of(keys["train"], self.truth.of(keys["train"]), share, 0)
+            keys["train"] = share_of(keys["train"], self.data.truth.of(keys["train"]), share, 0)
             if not keys["train"]:
-                raise UserError(f"{division.name}: no training clip has a label that {self.protocol.name} scores")
+                raise UserError(f"{division.name}: no training clip has a label that {self.data.protocol.name} scores")
         as_written = not self.config.split and share == 1
-        shards = self.shard_set if as_written else self.shard_set.divided(keys)
+        shards = self.data.shard_set if as_written else self.data.shard_set.divided(keys)
         batch = self.config.global_batch if share == 1 else min(self.config.global_batch, len(keys["train"]))
         return Part(division=division, share=share, keys=keys, shards=shards, global_batch=batch)
 
@@ -212,27 +202,23 @@ def make_plan(config: FinetuneConfig) -> Plan:
         UserError: no such encoder, protocol, class, split or modality; labels that no clip has; a split that leaks, has
             fewer training clips than a global batch, or none to validate on; transcripts that are not of these clips.
     """
-    protocol = registry.find(config.protocol, tuple(config.classes))
-    shard_set = ShardSet(config.shards, config.cache)
-    opened = open_encoder(config.encoder, shard_set)
+    data = EvaluationSet.open(
+        config.shards, config.cache, config.protocol, config.classes, split=config.split, listed=config.listed
+    )
+    opened = data.open_encoder(config.encoder)
     if opened.is_stored and set(config.init) != {"frozen"}:
         raise UserError(
             f"init: {config.encoder} has no weights, for its towers are stored: the head alone can train, "
             "init=[frozen]. To train the encoder too, give the one that they were computed with, and its shards"
         )
     inputs = _inputs(config, opened.encoder)
-    divided = divisions(shard_set, protocol, config.split, read_list(config.listed))
     plan = Plan(
         config=config,
-        protocol=protocol,
-        shard_set=shard_set,
-        divisions=divided,
-        rule=rule_name(protocol, config.split),
-        truth=Truth(shard_set, protocol),
+        data=data,
         opened=opened,
         inputs=inputs,
-        transcripts=_transcripts(config, shard_set, protocol, divided, inputs),
-        facts=_facts(config, opened, shard_set, protocol, inputs),
+        transcripts=_transcripts(config, data, inputs),
+        facts=_facts(data, config.encoder, opened, inputs),
     )
     for init in config.init:  # mistakes, before hours of work
         plan.task(plan.parts[1.0][0], init, config.seeds[0])
@@ -242,7 +228,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
             num_micro_batches(part.global_batch, config.micro_batch, read_launch(os.environ).world)
         except UserError as error:
             raise UserError(f"{part.name}: {error}") from None
-        Scored.of(plan.truth, part.keys["valid"])
+        Scored.of(data.truth, part.keys["valid"])
     return plan
 
 
@@ -255,11 +241,7 @@ def _inputs(config: FinetuneConfig, encoder: Encoder) -> dict[str, FeatureSpec]:
 
 
 def _transcripts(
-    config: FinetuneConfig,
-    shard_set: ShardSet,
-    protocol: Protocol,
-    divided: Sequence[Division],
-    inputs: Mapping[str, FeatureSpec],
+    config: FinetuneConfig, data: EvaluationSet, inputs: Mapping[str, FeatureSpec]
 ) -> dict[str, OtherWords]:
     """Name -> the words of every held-out clip."""
     if config.transcripts and not reads_words(inputs):
@@ -267,32 +249,25 @@ def _transcripts(
         raise UserError(
             f"transcripts: the encoder is shown {'+'.join(told.values())}, and no words that could be others"
         )
-    keys = {key for one in divided for key in one.keys["test"]}
+    keys = {key for one in data.divisions for key in one.keys["test"]}
     found = {}
     for name, location in config.transcripts.items():
         try:
             if is_transcript(location):
-                found[name] = read_transcript(shard_set, location, keys)
+                found[name] = read_transcript(data.shard_set, location, keys)
                 continue
             other = ShardSet(location, config.cache)
-            found[name] = read_other_words(shard_set, other, keys, protocol.labels, as_written=not config.split)
+            labels = data.protocol.labels
+            found[name] = read_other_words(data.shard_set, other, keys, labels, as_written=not config.split)
         except UserError as error:
             raise UserError(f"transcripts.{name}: {error}") from None
     return found
 
 
-def _facts(
-    config: FinetuneConfig, opened: Opened, shard_set: ShardSet, protocol: Protocol, inputs: Mapping[str, Any]
-) -> dict[str, str]:
-    """What a reader must know of the encoder: which it is, how the clips suit it, whether it was pretrained on them."""
-    suits = check_suits(shard_set, inputs, opened.encoder.words, protocol.labels)
-    if "absent" in suits:
-        LOG.warning("warning: %s: %s; the encoder is used to more", config.shards, suits["absent"])
-    named = "/".join(Path(config.encoder).parts[-3:])  # a report is shared, and need not tell of someone's disk
-    facts = {"encoder": f"`{named}`, model SHA-256 `{opened.sha256}`; from scratch takes its architecture only"}
-    if opened.folder is not None:
-        pretrained = compare(opened.folder, shard_set)
-        if pretrained.shared:
-            LOG.warning("the encoder was pretrained on clips that are scored here: %s", pretrained.told)
-        facts["scored clips in its pretraining"] = pretrained.told
-    return facts | suits
+def _facts(data: EvaluationSet, given: str, opened: Opened, inputs: Mapping[str, FeatureSpec]) -> dict[str, str]:
+    """Title -> what a reader must know of the encoder."""
+    known = data.facts_of(given, opened, inputs, "the encoder")
+    facts = {"encoder": f"{known.identity}; from scratch takes its architecture only"}
+    if known.pretrained_on:
+        facts["scored clips in its pretraining"] = known.pretrained_on
+    return {**facts, **known.suits}

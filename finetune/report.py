@@ -41,7 +41,7 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
     whole = author.table()
     (out / "figures").mkdir(exist_ok=True)
     sections = {}
-    has_flips = plan.protocol.kind in flips.KINDS
+    has_flips = plan.data.protocol.kind in flips.KINDS
     if (missing := author.missing(whole)) is not None:
         note = ""
         if has_flips:
@@ -49,7 +49,9 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
             note = f"flips.csv lists the {num_flips:,} predictions that change where modalities are removed."
         sections["missing"] = _section("Modalities removed at test time", missing, out, "missing", note)
     if (other := author.transcripts(whole)) is not None:
-        differences = TranscriptDifferences(plan, author.test.split.keys)
+        differences = TranscriptDifferences(
+            plan.data.shard_set, plan.transcripts, plan.vocabulary, author.test.split.keys
+        )
         note = differences.note
         if has_flips:
             num_flips = author.write_word_flips(out / "flips_transcripts.csv", differences.differences)
@@ -73,21 +75,21 @@ class Author:
 
     def __init__(self, plan: Plan, outcomes: Outcomes) -> None:
         """Open the labels of the held-out clips."""
-        self.plan, self.outcomes, self.config, self.protocol = plan, outcomes, plan.config, plan.protocol
+        self.plan, self.outcomes, self.config, self.protocol = plan, outcomes, plan.config, plan.data.protocol
         self.inputs = "+".join(plan.inputs)
-        divided = plan.divisions
+        divided = plan.data.divisions
         self._places = [(number, key) for number, one in enumerate(divided) for key in one.keys["test"]]
         folds = [divided[number].name for number, _ in self._places] if len(divided) > 1 else ()
-        self.test = Scored.of(plan.truth, [key for _, key in self._places], folds)
-        kept, _ = plan.truth.scored([key for _, key in self._places])
+        self.test = Scored.of(plan.data.truth, [key for _, key in self._places], folds)
+        kept, _ = plan.data.truth.scored([key for _, key in self._places])
         self._places = [place for place, there in zip(self._places, kept, strict=True) if there]
 
     def table(self) -> Evaluation:
         """The table of all rows."""
         config, plan = self.config, self.plan
         train = {
-            one.name if self.test.split.folds else "": Scored.of(plan.truth, one.keys["train"]).split.truth
-            for one in plan.divisions
+            one.name if self.test.split.folds else "": Scored.of(plan.data.truth, one.keys["train"]).split.truth
+            for one in plan.data.divisions
         }
         rows = [system for init in self.config.rows for system in self._systems(init)]
         titles = [system.title for system in rows]
@@ -96,8 +98,8 @@ class Author:
             title=f"Fine-tuning: {', '.join(target.label for target in self.protocol.targets)}, {self.protocol.name}",
             protocol=self.protocol,
             splits=self._splits(),
-            split_rule=plan.shard_set.manifest.split,
-            rule=plan.rule,
+            split_rule=plan.data.shard_set.manifest.split,
+            rule=plan.data.rule,
             systems=[*baselines(self.protocol, train, self.test.split), *rows],
             compared=[(main, title) for title in titles if title != main and "best of" not in title],
             drawn=main,
@@ -243,8 +245,8 @@ class Author:
     def _splits(self) -> dict[str, Split]:
         if self.test.split.folds:
             return {"test": self.test.split}
-        (division,) = self.plan.divisions
-        own = {name: Scored.of(self.plan.truth, division.keys[name]).split for name in ("train", "valid")}
+        (division,) = self.plan.data.divisions
+        own = {name: Scored.of(self.plan.data.truth, division.keys[name]).split for name in ("train", "valid")}
         return {**own, "test": self.test.split}
 
     def _facts(self) -> dict[str, str]:
@@ -265,4 +267,4 @@ class Author:
             facts["loss"] = "classes weigh the same, or positives and negatives of every emotion"
         if config.best_of:
             facts["best of"] = f"of every {config.best_of} seeds the one that is best on valid"
-        return {**facts, **common_facts(self.plan.divisions), **self.plan.facts}
+        return {**facts, **common_facts(self.plan.data.divisions), **self.plan.facts}

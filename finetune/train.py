@@ -95,7 +95,7 @@ def _train_all(plan: Plan, distributed: Distributed, run: Run) -> list[Outcome] 
     outcomes = []
     for part in plan.parts[run.share]:
         if distributed.is_main:
-            where = [part.division.name] if len(plan.divisions) > 1 else []
+            where = [part.division.name] if len(plan.data.divisions) > 1 else []
             where += [f"{100 * run.share:g} % of the labels"] if run.share < 1 else []
             print(", ".join([plan.config.title(run.init), f"seed {run.seed}", *where]))
         found = _train(plan, part, distributed, run)
@@ -160,18 +160,18 @@ def _fit(
     def save(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_encoder(task.encoder, folder, state)
 
-    scored = Scored.of(plan.truth, part.keys["valid"])
+    scored = Scored.of(plan.data.truth, part.keys["valid"])
     trainer = Trainer(
         engine,
         loader,
         folder,
         replace(
             config.trainer,
-            best_metric=f"valid/{plan.protocol.select}",
-            best_is="lowest" if plan.protocol.select_lowest else "highest",
+            best_metric=f"valid/{plan.data.protocol.select}",
+            best_is="lowest" if plan.data.protocol.select_lowest else "highest",
         ),
         save_encoder=save,
-        evaluators=[watched(ScoreEvaluator("valid", engine, valid, plan.protocol, scored))],
+        evaluators=[watched(ScoreEvaluator("valid", engine, valid, plan.data.protocol, scored))],
     )
     if code := trainer.train():
         return code
@@ -196,12 +196,12 @@ def _folder(plan: Plan, part: Part, distributed: Distributed, run: Run) -> RunFo
         transcripts={},
     )
     path = Path(config.out) / "runs"
-    if len(plan.divisions) > 1:
+    if len(plan.data.divisions) > 1:
         path /= part.division.name.replace("/", "-")
     if run.share < 1:
         path /= f"labels-{run.share:g}"
     folder = RunFolder.open(path / f"{init}-seed-{seed}", own, distributed, (*MAY_CHANGE, "num_resamples"))
-    shard_set = plan.shard_set
+    shard_set = plan.data.shard_set
     folder.keep("data.json", json.dumps(shard_set.identity, indent=1) + "\n", f"other shards than {shard_set.location}")
     divided = dict.fromkeys([part.division.name], part.division.facts["split SHA-256"])
     model = json.dumps(plan.opened.identity, indent=1) + "\n"

@@ -5,23 +5,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from finetune.plan import Plan
+from shards.reading.index import ShardSet
 from shards.reading.other_words import Difference, OtherWords, compare, known_share, read_words
-from shards.words.words import Vocabulary
+from shards.words.words import AnyVocabulary, Vocabulary
 
 
 @dataclass(frozen=True)
 class TranscriptDifferences:
-    """How the transcripts of a plan differ from the own words of some clips."""
+    """How other transcripts of some clips differ from their own words."""
 
-    plan: Plan
+    shard_set: ShardSet
+    transcripts: Mapping[str, OtherWords]
+    vocabulary: AnyVocabulary | None
+    """Of the encoder."""
     keys: Sequence[str]
     """Of the clips that are scored."""
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """Transcript -> how it differs from the clips' own words."""
-        return {name: compare(self._own, words, self.keys) for name, words in self.plan.transcripts.items()}
+        return {name: compare(self._own, words, self.keys) for name, words in self.transcripts.items()}
 
     @cached_property
     def numbers(self) -> dict[str, dict[str, Any]]:
@@ -35,7 +38,7 @@ class TranscriptDifferences:
                 **self._known(words),
                 "words_sha256": words.sha256,
             }
-            for name, words in self.plan.transcripts.items()
+            for name, words in self.transcripts.items()
         }
 
     @property
@@ -45,15 +48,14 @@ class TranscriptDifferences:
 
     def _known(self, words: OtherWords) -> dict[str, float | None]:
         """Nothing of an encoder that reads pieces: there is no word without."""
-        vocabulary = self.plan.vocabulary
-        if not isinstance(vocabulary, Vocabulary):
+        if not isinstance(self.vocabulary, Vocabulary):
             return {}
         said = {"known_share": words, "known_share_of_own": self._own}
-        return {name: known_share(one, vocabulary, self.keys) for name, one in said.items()}
+        return {name: known_share(one, self.vocabulary, self.keys) for name, one in said.items()}
 
     @cached_property
     def _own(self) -> OtherWords:
-        return read_words(self.plan.shard_set, set(self.keys))
+        return read_words(self.shard_set, set(self.keys))
 
 
 def _in_words(name: str, facts: Mapping[str, Any]) -> str:

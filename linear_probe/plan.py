@@ -1,6 +1,5 @@
 """What a probe of one corpus will do, made before anything is read: rows, divisions, and which features they need."""
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,9 @@ from linear_probe.extract import extract
 from linear_probe.rows import Row, encoder_views, subsets
 from linear_probe.sources import EncoderSource
 from linear_probe.study import Study
-from shards.divisions.divisions import Division, divisions, read_list, rule_name
-from shards.divisions.pretrained_on import compare
-from shards.divisions.truth import Truth
-from shards.reading.encoders import Opened, open_encoder
-from shards.reading.index import ShardSet
-from shards.reading.suits import check_suits
+from shards.divisions.evaluation_set import EvaluationSet
+from shards.reading.encoders import Opened
 from triptych.evaluation.answers import rate_of
-from triptych.protocols import registry
-from triptych.protocols.protocol import Protocol
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +23,7 @@ class Plan:
     """One corpus, every system."""
 
     config: ProbeConfig
-    protocol: Protocol
-    shard_set: ShardSet
-    divisions: Sequence[Division]
-    rule: str
-    """The protocol's split rule, as mosei/standard or, of one fold, ravdess/hicmae_6fold/2; empty where the shard set's
-    own split divides."""
+    data: EvaluationSet
     rows: Sequence[Row]
     """Baselines before the first encoder of their architecture."""
     encoder_rows: Sequence[Row]
@@ -64,7 +50,7 @@ class Plan:
     def study(self) -> Study:
         """Extract the features, or take them from the cache; labels of test clips stay shut."""
         tables = extract(
-            self.shard_set,
+            self.data.shard_set,
             self.sources,
             self.wanted,
             cache=Path(self.config.features) if self.config.features else None,
@@ -72,8 +58,7 @@ class Plan:
             workers=self.config.workers,
             device=device(),
         )
-        truth = Truth(self.shard_set, self.protocol)
-        return Study(self.config, self.protocol, self.divisions, truth, tables, device())
+        return Study(self.config, self.data.protocol, self.data.divisions, self.data.truth, tables, device())
 
 
 def device() -> torch.device:
@@ -88,31 +73,29 @@ def make_plan(config: ProbeConfig, scored: ScoredConfig) -> Plan:
         UserError: no such encoder, protocol, class, split, modality, output or layer; labels that no clip has; a split
             that leaks.
     """
-    protocol = registry.find(scored.protocol, tuple(scored.classes))
-    shard_set = ShardSet(scored.shards, config.cache)
-    parts = divisions(shard_set, protocol, scored.split, read_list(scored.listed))
-    known = Baselines(config.baselines, rate_of(protocol), device(), shard_set)
+    data = EvaluationSet.open(
+        scored.shards, config.cache, scored.protocol, scored.classes, split=scored.split, listed=scored.listed
+    )
+    rate_hz = rate_of(data.protocol)
+    known = Baselines(config.baselines, rate_hz, device(), data.shard_set)
     asked: dict[str, _Asked] = {}
     facts: dict[str, str] = {}
     for name, given in config.named_encoders().items():
-        opened = open_encoder(given, shard_set)
+        opened = data.open_encoder(given)
         rows = tuple(
             Row(system=name, inputs=inputs, sources=(name,), views=views)
             for inputs in dict.fromkeys(config.inputs or ["+".join(opened.encoder.inputs)])
-            for views in [encoder_views(config, name, opened.encoder, inputs, rate_of(protocol))]
+            for views in [encoder_views(config, name, opened.encoder, inputs, rate_hz)]
         )
         shown = {modality for row in rows for modality in row.modalities}
-        facts |= _facts(name, given, opened, shard_set, protocol, shown)
+        facts |= _facts(data, name, given, opened, shown)
         asked[name] = _Asked(opened, rows, known.beside(name, opened, shown))
     encoder_rows = [row for one in asked.values() for row in one.rows]
     table = {row.title: row for one in asked.values() for row in one.table()}
     first, *others = next(iter(asked.values())).rows
     return Plan(
         config=config,
-        protocol=protocol,
-        shard_set=shard_set,
-        divisions=parts,
-        rule=rule_name(protocol, scored.split),
+        data=data,
         rows=list(table.values()),
         encoder_rows=encoder_rows,
         pairs=[
@@ -150,25 +133,9 @@ class _Asked:
         return found
 
 
-def _facts(
-    name: str, given: str, opened: Opened, shard_set: ShardSet, protocol: Protocol, shown: Collection[str]
-) -> dict[str, str]:
-    """What a reader must know of an encoder: which it is, how the clips suit it, whether it was pretrained on them."""
-    encoder = opened.encoder
-    seen = {modality: spec for modality, spec in encoder.inputs.items() if modality in shown}
-    told = check_suits(shard_set, seen, encoder.words, protocol.labels)
-    if "absent" in told:
-        LOG.warning("warning: %s: %s; the encoder is used to more", shard_set.location, told["absent"])
-    facts = {f"encoder {name}": f"`{_short(given)}`, model SHA-256 `{opened.sha256}`"}
-    facts |= {f"{title} for {name}": text for title, text in told.items()}
-    if opened.folder is not None:
-        pretrained = compare(opened.folder, shard_set)
-        if pretrained.shared:
-            LOG.warning("encoder %s was pretrained on clips that are scored here: %s", name, pretrained.told)
-        facts[f"scored clips in the pretraining of {name}"] = pretrained.told
-    return facts
-
-
-def _short(given: str) -> str:
-    """The end of a path: a report is shared, and need not tell how someone's disk is laid out."""
-    return "/".join(Path(given).parts[-3:])
+def _facts(data: EvaluationSet, name: str, given: str, opened: Opened, shown: Collection[str]) -> dict[str, str]:
+    """Title -> what a reader must know of an encoder."""
+    inputs = {modality: spec for modality, spec in opened.encoder.inputs.items() if modality in shown}
+    known = data.facts_of(given, opened, inputs, f"encoder {name}")
+    facts = {f"encoder {name}": known.identity, **{f"{title} for {name}": text for title, text in known.suits.items()}}
+    return facts | ({f"scored clips in the pretraining of {name}": known.pretrained_on} if known.pretrained_on else {})

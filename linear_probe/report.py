@@ -57,14 +57,15 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
 
 
 def _evaluation(plan: Plan, study: Study, held_out: HeldOut, found: Found) -> results.Evaluation:
+    data = plan.data
     rows = [*held_out.trivial(), *(held_out.system(said) for said in found.rows)]
-    files = [results.systems_from(Path(path), plan.protocol, held_out.split) for path in plan.config.predictions]
+    files = [results.systems_from(Path(path), data.protocol, held_out.split) for path in plan.config.predictions]
     return results.Evaluation(
-        title=f"Linear probe: {', '.join(target.label for target in plan.protocol.targets)}, {plan.protocol.name}",
-        protocol=plan.protocol,
+        title=f"Linear probe: {', '.join(target.label for target in data.protocol.targets)}, {data.protocol.name}",
+        protocol=data.protocol,
         splits=splits(study, held_out),
-        split_rule=plan.shard_set.manifest.split,
-        rule=plan.rule,
+        split_rule=data.shard_set.manifest.split,
+        rule=data.rule,
         systems=results.joined(rows, *files),
         compared=plan.pairs,
         drawn=plan.encoder_rows[0].title,
@@ -96,7 +97,7 @@ def _heads(plan: Plan, found: Found) -> dict[str, str]:
 
 
 def _divided(plan: Plan) -> dict[str, str]:
-    facts, (first, *others) = common_facts(plan.divisions), plan.divisions
+    facts, (first, *others) = common_facts(plan.data.divisions), plan.data.divisions
     if others:
         facts["clips of a fold"] = f"{first.facts['clips']} in {first.name}"
     return facts
@@ -127,10 +128,10 @@ def _curve(whole: results.Evaluation, held_out: HeldOut, found: Found) -> result
 def _pictures(plan: Plan, found: Found) -> dict[str, str]:
     """Those of the probe's own: file -> what it shows."""
     pictures = {}
-    if plan.protocol.kind == "classes":
+    if plan.data.protocol.kind == "classes":
         pictures[EMBEDDING] = f"held-out clips as {plan.encoder_rows[0].title} sees them, t-SNE of the chosen features"
     if found.curve:
-        pictures[CURVE] = f"{plan.protocol.select} over the share of the training labels"
+        pictures[CURVE] = f"{plan.data.protocol.select} over the share of the training labels"
     return pictures
 
 

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from finetune.config import FinetuneConfig
-from finetune.plan import make_plan
+from finetune.plan import Plan, make_plan
 from finetune.search import report
 from finetune.search.config import SearchConfig
 from finetune.search.space import changed, open_base, suggest
@@ -22,7 +22,6 @@ from triptych import config as configs
 from triptych.config import UserError
 from triptych.evaluation import conventions
 from triptych.files import write_atomically
-from triptych.protocols import registry
 from triptych.training.task import Evaluator
 from triptych.training.trainer import EXIT_REQUEUE, STOP_SIGNALS
 
@@ -46,7 +45,7 @@ def run(config: SearchConfig) -> int:
         UserError: see `open_base`; the base cannot be trained; the folder belongs to another search; every trial fails.
     """
     base = open_base(config)
-    protocol = registry.find(base.protocol, tuple(base.classes))
+    protocol = _plan(base).data.protocol
     trials = Trials(
         Path(config.out),
         config,
@@ -54,7 +53,6 @@ def run(config: SearchConfig) -> int:
         protocol.select_lowest,
         lambda trial: suggest(trial, config.space, base),
     )
-    _check(base)
     _open(trials, base)
     metric = report.Metric(protocol.select, conventions.by_name(protocol.kind)[protocol.select].percent)
     code = work(trials, Finetuning(base, metric.name), metric)
@@ -160,18 +158,19 @@ class Watched:
         return figures
 
 
-def _check(base: FinetuneConfig) -> None:
-    """Find out what would keep every trial from training, or from being worth anything.
+def _plan(base: FinetuneConfig) -> Plan:
+    """The base's, which finds out what would keep every trial from training, or from being worth anything.
 
     Raises:
         UserError: as `make_plan`; several divisions.
     """
     plan = make_plan(base)
-    if len(plan.divisions) > 1:
+    if (number := len(plan.data.divisions)) > 1:
         raise UserError(
-            f"split: {base.split} has {len(plan.divisions)} divisions, and a search chooses on one: give a fold, as "
+            f"split: {base.split} has {number} divisions, and a search chooses on one: give a fold, as "
             f"overrides.split={base.split}/1, and keep in mind that other folds test clips which the search has seen"
         )
+    return plan
 
 
 def _open(trials: Trials, base: FinetuneConfig) -> None:

@@ -43,6 +43,11 @@ def run_of(encoder: Path) -> Path | None:
     return next((folder for folder in (encoder, *encoder.parents[:3]) if (folder / "data.json").is_file()), None)
 
 
+def short_path(path: Path | str) -> str:
+    """The end of a path: a report is shared, and need not tell how someone's disk is laid out."""
+    return "/".join(Path(path).parts[-3:])
+
+
 def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("valid", "test")) -> PretrainedOn:
     """Compare the clips that an encoder's weights were trained on with those that it is evaluated on.
 
@@ -53,8 +58,7 @@ def compare(encoder: Path, evaluated: ShardSet, splits: tuple[str, ...] = ("vali
     """
     run = run_of(encoder)
     if run is None:
-        named = "/".join(encoder.parts[-3:])  # a report is shared, and need not tell how someone's disk is laid out
-        return PretrainedOn(known=False, told=f"not known: no data.json of a run beside {named}")
+        return PretrainedOn(known=False, told=f"not known: no data.json of a run beside {short_path(encoder)}")
     before = "; what it started from is not compared" if (run / "start.json").is_file() else ""
     data = _read_json(run / "data.json")
     if data == evaluated.identity:

@@ -61,9 +61,11 @@ def test_every_fold_is_trained_and_no_label_of_a_held_out_clip_is_read_before_it
     keys = [row["key"] for row in rows if row["system"] == "fine-tuned"]
     assert len(keys) == len(set(keys)) == 24
     plan = make_plan(config(tones, tmp_path / "other", split="leave_one_actor_out"))
-    before = asked[: len(plan.divisions)]
-    assert before == [division.keys["valid"] for division in plan.divisions]  # whose labels choose, one fold at a time
-    for division in plan.divisions:
+    before = asked[: len(plan.data.divisions)]
+    assert before == [
+        division.keys["valid"] for division in plan.data.divisions
+    ]  # whose labels choose, one fold at a time
+    for division in plan.data.divisions:
         weights = tmp_path / "runs" / division.name.replace("/", "-") / "pretrained-seed-0" / "encoder"
         assert weights.is_dir()
 
@@ -98,8 +100,8 @@ def test_a_learning_curve_has_every_row_at_every_share(tones: Path, tmp_path: Pa
 
 def test_the_best_of_several_seeds_is_chosen_on_valid_and_stands_beside_their_mean(tones: Path, tmp_path: Path):
     plan = make_plan(config(tones, tmp_path, seeds=[0, 1, 2, 3], best_of=2))
-    test = plan.divisions[0].keys["test"]
-    truth = dict(zip(test, plan.truth.of(test).tolist(), strict=True))
+    test = plan.data.divisions[0].keys["test"]
+    truth = dict(zip(test, plan.data.truth.of(test).tolist(), strict=True))
 
     def outcome(score: float, right: bool) -> Outcome:
         said = {key: torch.eye(2)[truth[key] if right else 1 - truth[key]].double().numpy() for key in test}

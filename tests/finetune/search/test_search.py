@@ -88,7 +88,7 @@ def searched(base: dict[str, Any], asked: set[str], tmp_path_factory: pytest.Tem
 
 def test_neither_a_test_clip_nor_its_label_is_read(searched: Path, asked: set[str]) -> None:
     best = configs.load(FinetuneConfig, searched / "best.yaml")
-    there = make_plan(best).divisions[0].keys
+    there = make_plan(best).data.divisions[0].keys
     assert asked
     assert asked.isdisjoint(there["test"])
     with pytest.raises(DamagedShard, match=r"test-0+\.tar"):  # the fine-tuning after it wants them
