@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -176,7 +177,7 @@ class House:
 
 
 def _media(folder: Path) -> None:
-    """60 clips of ten actors named as CREMA-D's: a tone in a .wav, and a moving edge in an .mp4 beside all but two."""
+    """60 clips of ten actors named as CREMA-D's: a tone in a .wav, and beside all but two a moving edge, .flv or .mp4."""
     from shards.corpora.look_alikes.picture import write_picture
 
     columns = np.arange(64)
@@ -193,7 +194,15 @@ def _media(folder: Path) -> None:
                 frames = samples * 25 // 16000
                 edge = columns[None] > (columns[:frames, None] * (place + 1)) % 64
                 picture = np.broadcast_to(200 * edge[:, None, :, None], (frames, 64, 64, 3)).astype(np.uint8)
-                write_picture(folder / "VideoFlash" / f"{name}.mp4", picture)
+                path = folder / "VideoFlash" / f"{name}.mp4"
+                write_picture(path, picture)
+                if place % 2:
+                    with av.open(str(path)) as mp4, av.open(str(path.with_suffix(".flv")), "w") as flv:
+                        copy = flv.add_stream_from_template(mp4.streams.video[0])
+                        for packet in (packet for packet in mp4.demux(video=0) if packet.dts is not None):
+                            packet.stream = copy
+                            flv.mux(packet)
+                    path.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -82,8 +82,8 @@ class Landmarks:
 
         Step `i` is the good frame nearest to `i / rate_hz`. Good is a frame that the tracker calls a success with
         enough confidence, whose points are numbers and whose eyes are apart. Where none lies within REACH_S, all
-        points are at the origin, as no face's can be. They are not interpolated,
-        because a value drawn from both sides of a hidden word would tell of it.
+        points are at the origin, as no face's can be. They are not interpolated, because a value drawn from both sides
+        of a hidden word would tell of it.
 
         Args:
             members: extension -> bytes of the sample's files.

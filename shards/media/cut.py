@@ -50,6 +50,8 @@ _JITTER_S = 0.002
 _USUAL_HZ = Fraction(25)
 """Of a recording that does not tell its rate: how long its last frame is shown."""
 _MIN_SIDE = 16
+_NO_LENGTH = ("aac",)
+"""Formats whose headers do not tell how long they are: FFmpeg guesses from the first packets, off by minutes."""
 _AAC_SAMPLES = 1024
 
 
@@ -179,6 +181,8 @@ def _timed(frames: Iterator[Any], zero_s: Fraction) -> Iterator[tuple[Fraction, 
 
 
 def _header_s(container: Any, info: Any, zero_s: Fraction) -> float:
+    if container.format.name in _NO_LENGTH:
+        return math.inf
     if info.duration is not None:
         return float((info.duration + (info.start_time or 0)) * info.time_base - zero_s)
     return math.inf if container.duration is None else container.duration / av.time_base

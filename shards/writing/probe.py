@@ -7,8 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from shards.features.config import FeaturesConfig, build
-from shards.media.cut import cut_media, cut_picture
-from shards.media.decode import MAX_BYTES, DecodeError, audio_of, decode_audio, decode_video, video_of
+from shards.media.cut import cut_media, cut_picture, cut_sound
+from shards.media.decode import (
+    AUDIO_EXTENSIONS,
+    MAX_BYTES,
+    DecodeError,
+    audio_of,
+    decode_audio,
+    decode_video,
+    video_of,
+)
 from shards.media.media_form import StoreConfig, as_frames
 from shards.record import Cut, RawClip
 
@@ -83,14 +91,36 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
 def media_of(job: Job) -> dict[str, bytes]:
     """Extension -> bytes of the clip's sound and picture: its files as they are, or the part of them that it is.
 
+    A file of a kind that readers do not look for, as .flv or .mp3, is encoded anew as a cut is.
+
     Raises:
-        DecodeError: a file cannot be read, or the part is not in it.
+        DecodeError: a file cannot be read or has not what it was given for, or the part is not in it.
     """
     if job.cut is not None and job.cut.sound:
         return cut_media(job.video, job.audio, job.cut)
-    whole = (job.audio,) if job.cut is not None else (job.video, job.audio)
-    media = {} if job.cut is None or job.video is None else cut_picture(job.video, job.cut)
-    return media | {path.suffix[1:].lower(): read_file(path) for path in whole if path is not None}
+    media: dict[str, bytes] = {}
+    if job.video is not None:
+        if job.cut is not None:
+            media = cut_picture(job.video, job.cut)
+        elif _kind(job.video) == "mp4":
+            media = {"mp4": read_file(job.video)}
+        else:
+            media = cut_picture(job.video, Cut()) if job.audio else cut_media(job.video, None, Cut())
+            if "mp4" not in media:
+                raise DecodeError(f"{job.video.name}: no picture in it")
+    if job.audio is not None:
+        kind = _kind(job.audio)
+        if kind in AUDIO_EXTENSIONS or (kind == "mp4" and not media):
+            return media | {kind: read_file(job.audio)}
+        sound = cut_sound(job.audio, Cut())
+        if sound is None:
+            raise DecodeError(f"{job.audio.name}: no sound in it")
+        media["flac"] = sound
+    return media
+
+
+def _kind(path: Path) -> str:
+    return path.suffix[1:].lower()
 
 
 def read_file(path: Path) -> bytes:
