@@ -67,7 +67,7 @@ def write(plan: Plan, outcomes: Outcomes, out: Path) -> dict[str, Any]:
 def _section(title: str, told: Evaluation, out: Path, name: str, note: str) -> Section:
     """A further table, whose predictions are written."""
     results.write_predictions(told, out / f"predictions_{name}.csv")
-    return Section(title=title, numbers=results.results(told), note=note)
+    return Section(title=title, numbers=results.compute(told), note=note)
 
 
 class Author:

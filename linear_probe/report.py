@@ -43,7 +43,7 @@ def write(plan: Plan, study: Study, held_out: HeldOut, found: Found, out: Path) 
     if EMBEDDING in pictures:
         _draw_embedding(study, held_out, _drawn(plan, found), out / "figures" / EMBEDDING)
     sections = {
-        name: results.Section(title=title, numbers=results.results(part))
+        name: results.Section(title=title, numbers=results.compute(part))
         for name, title, part in (
             ("missing", "Modalities removed at test time", _missing(whole, held_out, found)),
             ("curve", "Shares of the training labels", _curve(whole, held_out, found)),

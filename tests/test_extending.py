@@ -177,7 +177,7 @@ class House:
 
 
 def _media(folder: Path) -> None:
-    """60 clips of ten actors named as CREMA-D's: a tone in a .wav, and beside all but two a moving edge, .flv or .mp4."""
+    """60 clips of ten actors, named as CREMA-D's: a tone in a .wav; beside all but two a moving edge, .flv or .mp4."""
     from shards.corpora.look_alikes.picture import write_picture
 
     columns = np.arange(64)

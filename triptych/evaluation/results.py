@@ -31,12 +31,12 @@ __all__ = [
     "Section",
     "Split",
     "System",
+    "compute",
     "differences",
     "joined",
     "make_folder",
     "merge",
     "read",
-    "results",
     "systems_from",
     "write",
     "write_predictions",
@@ -134,7 +134,7 @@ def _same(first: Units, second: Units) -> bool:
     return all(np.shape(one) == np.shape(two) and np.allclose(one, two, rtol=1e-6, atol=1e-6) for one, two in pairs)
 
 
-def results(evaluation: Evaluation) -> dict[str, Any]:
+def compute(evaluation: Evaluation) -> dict[str, Any]:
     """All numbers of the report as plain JSON types; `results.json` is this."""
     _check(evaluation)
     console = Console()
@@ -167,7 +167,7 @@ def write(evaluation: Evaluation, folder: Path, sections: Mapping[str, Section] 
         The content of results.json.
     """
     sections = sections or {}
-    numbers = {**results(evaluation), **{name: section.numbers for name, section in sections.items()}}
+    numbers = {**compute(evaluation), **{name: section.numbers for name, section in sections.items()}}
     (folder / "results.json").write_text(json.dumps(numbers, indent=2) + "\n")
     given = write_predictions(evaluation, folder / "predictions.csv")
     (folder / "figures").mkdir(exist_ok=True)

@@ -71,7 +71,7 @@ def test_the_protocol_block_tells_merged_classes_and_what_the_split_shares():
         protocol=registry.find("iemocap", ("sad", "happy")),
         split_rule={"by": "source", "allow": [], "shared": ["1 speaker in both train and test (Joey)", "2 videos"]},
     )
-    text = tables.markdown(results.results(made), {})
+    text = tables.markdown(results.compute(made), {})
     assert "0 = sad, 1 = happy; excited counts as happy\n" in text
     assert "- split: by source, shared 1 speaker in both train and test (Joey); 2 videos; SHA-256" in text
 

@@ -75,7 +75,7 @@ def mine(numbers):
 
 
 def test_emotions_have_a_score_each_and_their_mean():
-    found = mine(results.results(example("emotions")))
+    found = mine(results.compute(example("emotions")))
     # happy: one of two positives found, both negatives: (1/2 + 1) / 2; sad: all right
     assert found["w-ACC"]["targets"]["happy"]["value"] == 0.75
     assert found["w-ACC"]["targets"]["sad"]["value"] == 1
@@ -88,12 +88,12 @@ def test_the_interval_of_a_mean_is_that_of_the_mean_of_each_resample():
     made = example("emotions")
     column = conventions.columns_of(EMOTIONS, "accuracy")[-1]
     direct = conventions.scores.bootstrap_interval(column.score, TRUTH["emotions"], SAID["emotions"], num=20)
-    found = mine(results.results(made))["accuracy"]
+    found = mine(results.compute(made))["accuracy"]
     assert (found["low"], found["high"]) == pytest.approx(direct)
 
 
 def test_sentiment_is_percent_only_where_the_score_is():
-    numbers = results.results(example("sentiment"))
+    numbers = results.compute(example("sentiment"))
     found = mine(numbers)
     assert found["mae"]["value"] == pytest.approx((0.5 + 1 + 0.5 + 4) / 4)
     assert found["acc2_nonzero"]["value"] == pytest.approx(2 / 3)
@@ -103,7 +103,7 @@ def test_sentiment_is_percent_only_where_the_score_is():
 
 
 def test_series_are_scored_end_to_end_for_each_target():
-    found = mine(results.results(example("series")))["CCC"]
+    found = mine(results.compute(example("series")))["CCC"]
     assert found["targets"]["arousal"]["value"] == 1
     assert found["targets"]["valence"]["value"] == 0  # a constant
     assert found["value"] == 0.5
@@ -126,7 +126,7 @@ def test_an_undefined_score_is_told_and_the_others_stand():
     truth = TRUTH["emotions"].copy()
     truth[:, 1] = 0
     made = replace(made, splits={"test": replace(made.splits["test"], truth=truth)})
-    numbers = results.results(made)
+    numbers = results.compute(made)
     found = mine(numbers)
     assert "value" not in found["w-ACC"]
     assert found["w-ACC"]["targets"]["happy"]["value"] == 0.75
@@ -136,7 +136,7 @@ def test_an_undefined_score_is_told_and_the_others_stand():
 
 
 def test_folds_have_their_mean_and_the_value_is_of_all_clips_together():
-    numbers = results.results(example("classes", folds=("a", "a", "a", "b")))
+    numbers = results.compute(example("classes", folds=("a", "a", "a", "b")))
     found = mine(numbers)["WA"]
     assert found["value"] == 0.75
     assert found["folds"]["values"] == {"a": pytest.approx(2 / 3), "b": 1}
@@ -149,7 +149,7 @@ def test_folds_have_their_mean_and_the_value_is_of_all_clips_together():
 
 def test_another_division_into_folds_has_another_hash():
     hashes = {
-        results.results(example("classes", folds=folds))["protocol"]["split_sha256"]
+        results.compute(example("classes", folds=folds))["protocol"]["split_sha256"]
         for folds in (("a", "a", "b", "b"), ("a", "b", "a", "b"), ())
     }
     assert len(hashes) == 3
@@ -260,24 +260,24 @@ def test_published_rows_stand_apart_and_say_whether_their_split_is_this():
     protocol = registry.find("ravdess")
     made = example("classes")
     rows = {
-        rule: "\n".join(tables.published(results.results(replace(made, protocol=protocol, rule=rule))))
+        rule: "\n".join(tables.published(results.compute(replace(made, protocol=protocol, rule=rule))))
         for rule in ("ravdess/hicmae_6fold_valid_is_test", "hicmae_6fold_valid_is_test/2")
     }
     whole, one_fold = rows.values()
     assert "by the split rule of this report: HiCMAE-B, audio and video, fine-tuned\n" in whole
     assert "by the split rule of this report: none\n" in one_fold
     assert "| HiCMAE-B, audio and video, fine-tuned | 87.99 | – | – | hicmae_6fold_valid_is_test |" in whole
-    assert tables.published(results.results(made)) == []  # two classes: nothing there is of two
+    assert tables.published(results.compute(made)) == []  # two classes: nothing there is of two
 
 
 def test_published_scores_of_single_emotions_have_their_own_table():
     made = replace(example("emotions"), protocol=replace(EMOTIONS, metrics=("w-ACC", "weighted F1", "F1", "accuracy")))
-    lines = tables.published(results.results(made))
+    lines = tables.published(results.compute(made))
     assert "| Franceschini et al. 2022, linear | 68.82 | 62.93 | 67.91 | 62.93 | 72.91 | 64.49 |" in lines
 
 
 def test_the_threshold_is_told():
-    text = tables.markdown(results.results(example("emotions")), {})
+    text = tables.markdown(results.compute(example("emotions")), {})
     assert "- decision threshold: probability 0.5 for every emotion, not tuned" in text
 
 
@@ -304,4 +304,4 @@ def test_a_report_of_before_there_were_kinds_is_still_read(tmp_path):
 )
 def test_predictions_that_do_not_fit_are_refused(said):
     with pytest.raises(ValueError, match=r"mine \(audio\)"):
-        results.results(example("sentiment", said=said))
+        results.compute(example("sentiment", said=said))
