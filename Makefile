@@ -14,7 +14,10 @@ ENCODER := runs/demo/pretrain/encoder
 # A file of tests is one process's; tests/conftest.py says which come first.
 SIDE_BY_SIDE := python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test fast soak check
+# Each with the newest versions of everything, which constraints.txt holds back.
+NEWEST ?= python3.11 python3.12 python3.13
+
+.PHONY: demo test fast soak check newest
 .DELETE_ON_ERROR:
 
 # From nothing to a released encoder, with the commands that a real corpus needs too. Everything that it writes lies in
@@ -56,6 +59,22 @@ check: .venv/installed
 	ruff check .
 	ruff format --check .
 	mypy
+
+# What a plain `pip install` gives today: the fast tests on the newest versions, on each Python of NEWEST that is here.
+newest: export OMP_NUM_THREADS := 1
+newest: .venv/installed
+	@uv=$$(command -v uv); tried=; failed=; \
+	for name in $(NEWEST); do \
+	  if ! "$$name" -c 0 2>/dev/null; then echo "newest: no $$name here: not tried" >&2; continue; fi; \
+	  rm -rf ".newest/$$name"; \
+	  "$$uv" venv --quiet --python "$$("$$name" -c 'import sys; print(sys.executable)')" ".newest/$$name"; \
+	  "$$uv" pip install --quiet --upgrade --python ".newest/$$name/bin/python" -e '.[dev]'; \
+	  "$$uv" pip freeze --quiet --exclude-editable --python ".newest/$$name/bin/python" > ".newest/$$name/versions.txt"; \
+	  PATH="$(CURDIR)/.newest/$$name/bin:$$PATH" $(SIDE_BY_SIDE) -m "not slow and not dist and not slurm and not soak" \
+	    || failed="$$failed $$name"; \
+	  tried="$$tried $$name"; \
+	done; \
+	echo "newest: tried$${tried:- nothing}; failed:$${failed:- none}"; [ -n "$$tried" ] && [ -z "$$failed" ]
 
 .venv/installed: pyproject.toml constraints.txt
 	@python=; for name in python3.12 python3.11 python3.13 python3; do \

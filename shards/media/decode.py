@@ -30,6 +30,8 @@ MAX_DECODED_BYTES = 4 * 2**30
 _TOO_BIG = f"more than the {MAX_DECODED_BYTES // 2**30} GiB that one clip may take in memory"
 _TIE_S = 1e-4
 """Frames that lie this equally near to a step are equally near: decord's times are float32, 200 s to 2e-5."""
+_ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Tags that are not UTF-8 are no damage: PyAV 19 replaces their odd bytes itself and knows no such argument."""
 MISSING_S = 0.5
 """A stream that ends this much before its header says is truncated; encoders' own rounding stays below 0.1 s."""
 
@@ -172,7 +174,7 @@ def opened(file: bytes | Path) -> Iterator[Any]:
     try:
         with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as source:
             _check_riff(source)
-            with av.open(source, metadata_errors="replace") as container:
+            with av.open(source, **_ANY_TAGS) as container:
                 yield container
     except (av.FFmpegError, EOFError) as error:
         raise DecodeError(f"the file cannot be decoded ({_reason(error)})") from None

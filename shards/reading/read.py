@@ -4,6 +4,7 @@ One batch of the loader is one micro-batch of one rank. Workers only change who 
 """
 
 import atexit
+import gc
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -257,6 +258,9 @@ def read_batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Gen
         generator=torch.Generator(),
     )
     atexit.register(close)  # runs before multiprocessing's own, which terminates workers and waits for them
+    # PyAV 19's filter graphs have threads: one left over in a circle of garbage, freed in a forked worker, waits there
+    # for threads that only this process has, for ever.
+    gc.collect()
     try:
         for batch in loader:
             if isinstance(batch, UserError):
