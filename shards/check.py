@@ -1,6 +1,7 @@
 """`python -m shards check FOLDER`: is every byte what was written, and does the manifest account for every clip?
 
-Reads the tars twice over: by the index, as training does, and by their own headers, as anybody else does.
+Reads the tars twice over: by the index, as training does, and by their own headers, as anybody else does. Of some
+clips, says how sound, picture and words lie in time (`shards.counts.offsets`), which is no error: a person must look.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from shards.counts import offsets
 from shards.counts.summary import Tally, all_labels, without
 from shards.divisions.split import misplaced
 from shards.features.words import WORDS
@@ -122,6 +124,10 @@ def run(target: str, overrides: Sequence[str] = ()) -> int:
         console.print(f"{number} clips are longer than {name} keeps; reading cuts them")
     for name, number in (+found.lacking).items():
         console.print(f"{number} clips have the medium of {name}, but nothing in it to make {name} of")
+    if not found.problems:  # only bytes that are whole are decoded
+        for offset in offsets.of_folder(folder, quiet=not console.is_terminal):
+            for sentence in offset.told():
+                console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     _print_problems(console, found.problems)
     return 1 if found.problems else 0
 

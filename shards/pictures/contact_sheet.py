@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which would look for a display
 from matplotlib.ticker import MaxNLocator
 
+from shards.counts import offsets
 from shards.media.decode import DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.record import ClipRecord, Word
 from triptych.labels import CLASS, form_of, form_of_numbers
@@ -46,7 +47,7 @@ def contact_sheet(clips: Sequence[Clip]) -> Figure | None:
     height = TITLE + AXIS + sum(HEIGHTS[panel] for panel in panels)
     figure = Figure(figsize=(WIDTH, height * len(clips)), dpi=100, layout="constrained")
     for part, clip in zip(figure.subfigures(len(clips), 1, squeeze=False)[:, 0], clips, strict=True):
-        part.suptitle(_title(clip.record), fontsize=10)
+        part.suptitle(_title(clip), fontsize=10)
         ratios = [HEIGHTS[panel] for panel in panels]
         axes = part.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         for panel, axis in zip(panels, axes, strict=True):
@@ -77,7 +78,8 @@ def _series(record: ClipRecord) -> list[str]:
     return [name for name, value in record.labels.items() if form_of(value) not in short]
 
 
-def _title(record: ClipRecord) -> str:
+def _title(clip: Clip) -> str:
+    record = clip.record
     series = _series(record)
     labels = [
         f"{name}: {value if isinstance(value, str) else f'{value:.3g}'}"
@@ -85,6 +87,8 @@ def _title(record: ClipRecord) -> str:
         if name not in series
     ]
     about = [record.key, f"speaker {record.speaker}", record.split, f"{record.duration_s:.2f} s", ", ".join(labels)]
+    if lags := offsets.of_clip(record, clip.members):
+        about.append("sound after " + ", ".join(f"{beside} {seconds:+.2f} s" for beside, seconds in lags.items()))
     return "   ".join(about)
 
 

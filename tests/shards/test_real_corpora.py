@@ -7,6 +7,7 @@ import pytest
 
 from shards.corpora.ravdess import RavdessConfig
 from shards.corpora.voxceleb2 import VoxCeleb2Config
+from shards.counts import offsets
 from shards.divisions.split import SplitConfig, draw
 from shards.features.config import AudioFeature, FeaturesConfig, build
 from shards.features.lfbe import LfbeConfig
@@ -34,6 +35,25 @@ def test_grid_is_whole_and_splits_by_prefix(real_data: Path) -> None:
         sides.setdefault(tuple(word.text for word in (clip.words or ())[:4]), set()).add(splits[clip.key])
     assert all(len(side) == 1 for side in sides.values())
     assert Counter(splits.values())["test"] == pytest.approx(70, abs=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("corpus", "by"), [("grid_vox2", "transcript_prefix:4"), ("vox2_14people", "speaker")])
+def test_sound_mouth_and_words_agree_and_no_clip_is_named(
+    real_data: Path, tmp_path: Path, corpus: str, by: str
+) -> None:
+    overrides = [f"corpus.voxceleb2.root={real_data / corpus}", "corpus.voxceleb2.transcripts=[transcripts.ctm]"]
+    overrides += [f"out={tmp_path / 'out'}", "features.audio=null", "features.video=null", f"split.by={by}"]
+    write(load(WriteConfig, config_folder() / "shards" / "voxceleb2.yaml", overrides))
+
+    found = offsets.of_folder(tmp_path / "out", quiet=True)
+
+    assert [offset.beside for offset in found] == ["mouth", "words"]
+    for offset in found:
+        assert offset.clips >= 100  # a few of the machine's transcripts are empty
+        assert offset.seconds is not None
+        assert abs(offset.seconds) < 0.1
+        assert not offset.outliers
 
 
 @pytest.mark.slow
