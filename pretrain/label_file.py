@@ -13,6 +13,7 @@ import numpy as np
 
 from triptych.batch import UNLABELLED
 from triptych.config import UserError, nearest
+from triptych.text_files import open_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def hashes_of(keys: Sequence[str]) -> np.ndarray:
 def _rows(path: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[int]]]:
     """Key and class indices of each line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
+        with open_text(path, newline="") as lines:
             reader = csv.DictReader(lines)
             columns = reader.fieldnames or []
             for name in ("key", *labels):
@@ -80,7 +81,7 @@ def _rows(path: Path, labels: Mapping[str, Sequence[str]]) -> Iterator[tuple[str
                 yield row["key"], [_index(row[label], label, classes, where) for label, classes in labels.items()]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise UserError(f"{path}: not a csv file: {error}") from None
 
 

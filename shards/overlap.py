@@ -32,6 +32,7 @@ from shards.reading.index import ShardSet
 from shards.write import WriteConfig
 from triptych.config import UserError, chosen, find, load
 from triptych.files import write_atomically
+from triptych.text_files import read_text
 
 ALL = "all"
 _ID = re.compile(r"([A-Za-z0-9_-]{11})(\[\d+\]|_\d+)?")
@@ -184,8 +185,8 @@ def _of_corpus(name: str, settings: Sequence[str]) -> Side:
 def _of_list(path: Path, column: str) -> Side:
     side = Side()
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except OSError as error:
         raise UserError(f"{path}: the list cannot be read: {error}") from None
     if path.suffix.lower() == ".json":
         for split, names in _json_lists(path, text).items():

@@ -18,6 +18,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from triptych import typed_yaml
+
 T = TypeVar("T")
 
 
@@ -61,13 +63,13 @@ def load(schema: type[T], source: Path | dict[str, Any], overrides: Sequence[str
     Args:
         schema: a frozen dataclass.
         source: the file, or the same content as a dict.
-        overrides: `a.b=c` strings, applied last; values are read as YAML.
+        overrides: `a.b=c` strings, applied last; values are read as YAML, where the field is text as they are typed.
 
     Raises:
         UserError: unknown key (with the nearest name), duplicate key, wrong type, value out of range, or interpolation.
     """
     try:
-        layers = [*map(OmegaConf.create, _layers(source)), *map(_override, overrides)]
+        layers = [*map(OmegaConf.create, _layers(source, schema)), *(_override(each, schema) for each in overrides)]
         merged = OmegaConf.merge(OmegaConf.structured(schema), *layers)  # at once: each call copies the whole schema
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
@@ -151,30 +153,41 @@ def _name(source: Path | dict[str, Any]) -> str:
     return str(source) if isinstance(source, Path) else "config"
 
 
-def _layers(source: Path | dict[str, Any]) -> list[dict[str, Any]]:
+def _layers(source: Path | dict[str, Any], schema: Any) -> list[dict[str, Any]]:
     """The file's content, preceded by its base's."""
-    content = source if isinstance(source, dict) else _read(source)
+    content = source if isinstance(source, dict) else read(source, schema)
     base = content.pop("base", None)
     if base is None:
         return [content]
     if isinstance(source, dict):
         raise UserError("config: base is for files")
     path = source.parent / str(base)
-    below = _read(path)
+    below = read(path, schema)
     if "base" in below:
         raise UserError(f"{path}: a base cannot have a base of its own (named by {source})")
     return [below, content]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path, schema: Any) -> dict[str, Any]:
+    """A YAML file as plain types, each text of the schema as it is written.
+
+    Args:
+        path: the file.
+        schema: the dataclass that it is meant for; `Any` where none is known.
+
+    Raises:
+        UserError: it cannot be read, is no YAML or no mapping, gives a key twice, or wants interpolation.
+    """
+    from triptych.text_files import read_text  # only here: it stands on this module's UserError
+
     try:
-        text = path.read_text()
+        text = read_text(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if "${" in text:  # OmegaConf would resolve ${oc.env:...} and copy secrets into the saved config
         raise UserError(f"{path}: interpolation (${{...}}) is not allowed; write the value or give it as an override")
     try:
-        content = _StrictLoader(text).get_single_data()
+        content = typed_yaml.read(text, schema)
     except yaml.YAMLError as error:
         raise UserError(f"{path}: {error}") from None
     if content is None:
@@ -184,31 +197,17 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _override(override: str) -> Any:
+def _override(override: str, schema: Any) -> Any:
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise UserError(f"override {override!r}: expected key.path=value")
     if "${" in value:
         raise UserError(f"override {override!r}: interpolation is not allowed")
     try:
-        return OmegaConf.from_dotlist([override])
+        typed = typed_yaml.read_typed(value, typed_yaml.type_at(schema, key.split(".")))
     except yaml.YAMLError as error:
         told = " ".join(str(error).split())
         raise UserError(f"override {override!r}: the value is no YAML ({told})") from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 1e-3 as a number (YAML 1.1 wants 1.0e-3)."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    layer = OmegaConf.create()
+    OmegaConf.update(layer, key, typed)
+    return layer

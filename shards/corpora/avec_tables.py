@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from triptych.config import UserError
+from triptych.text_files import open_text
 
 HZ = 10.0
 """Of the labels."""
@@ -113,15 +114,15 @@ def read_spans(path: Path, *, text: bool) -> list[Span]:
 def _lines(path: Path, quote: str | None) -> Iterator[tuple[str, list[str]]]:
     """Where a line is, and its fields; without a header and empty lines."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path, newline="") as file:
             quoting: Literal[0, 3] = csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL
             for number, fields in enumerate(csv.reader(file, delimiter=";", quotechar=quote, quoting=quoting), start=1):
                 if fields and not (number == 1 and _is_header(fields)):
                     yield f"{path}, line {number}", fields
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a csv file in UTF-8 ({error})") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a csv file ({error})") from None
 
 
 def _is_header(fields: list[str]) -> bool:

@@ -14,6 +14,7 @@ from shards.corpora.segments import INSTANT_S, Column, segment_key
 from shards.record import SPLITS, RawClip
 from shards.transcripts.spread import spread
 from triptych.config import UserError
+from triptych.text_files import open_text
 
 WORD_S = 0.4
 """For each word where a file has no times: 150 words a minute, as people speak. `source.word_times` says guessed."""
@@ -28,10 +29,12 @@ def clips(folder: Path, columns: Sequence[Column]) -> Iterator[RawClip]:
     """
     path = folder / "segments.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with open_text(path, newline="") as file:
             found = [_clip(row, folder, columns) for row in csv.DictReader(file)]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; make it with convert_pickle") from None
+    except UserError:
+        raise
     except (KeyError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: not as convert_pickle writes it: {error}") from None
     seen = Counter[str]()

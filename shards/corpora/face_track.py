@@ -31,7 +31,7 @@ def read_header(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_HEADER_BYTES).decode("utf-8", "replace")
+            text = file.read(_HEADER_BYTES).decode("utf-8-sig", "replace")
     except OSError as error:
         raise UserError(f"{path}: the face track cannot be read: {error.strerror}") from None
     header, frames, _ = text.partition("\nFRAME")

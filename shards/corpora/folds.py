@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shards.record import SPLITS
 from triptych.config import UserError
+from triptych.text_files import read_text
 
 _PYTHON = {f"standard_{split}_fold": split for split in SPLITS}
 MAX_BYTES = 2**24
@@ -25,8 +26,10 @@ def read(path: Path) -> dict[str, str]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than {MAX_BYTES // 2**20} MiB")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         lists = _assigned(text) if path.suffix == ".py" else json.loads(text)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: the folds cannot be read: {error.strerror}") from None
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:

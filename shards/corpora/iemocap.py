@@ -24,6 +24,7 @@ from shards.transcripts.as_written import as_written
 from shards.transcripts.spread import spread
 from shards.words.words import spoken_form
 from triptych.config import UserError
+from triptych.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ def _aligned(path: Path) -> tuple[Word, ...] | None:
 def _transcriptions(path: Path) -> dict[str, str]:
     """Utterance -> text. Lines of another form are remarks, or turns that nobody labelled."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path, errors="replace").splitlines()
     except FileNotFoundError:
         logger.warning("%s: there is no such transcription", path)
         return {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triptych.config import UserError
+from triptych.text_files import read_text
 
 EMOTIONS = {
     "neu": "neutral",
@@ -69,7 +70,7 @@ def read(path: Path) -> Iterator[Evaluation]:
         UserError: the file cannot be read, or an utterance's line is not as above.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()  # comments are of any encoding
+        lines = read_text(path, errors="replace").splitlines()  # comments are of any encoding
     except OSError as error:
         raise UserError(f"{path}: the evaluation cannot be read: {error.strerror}") from None
     found: Evaluation | None = None

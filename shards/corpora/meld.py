@@ -20,6 +20,7 @@ from shards.record import RawClip
 from shards.transcripts.mojibake import mend
 from shards.transcripts.spread import spread
 from triptych.config import UserError, nearest
+from triptych.text_files import open_text
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def _find(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 def _read(path: Path, split: str) -> Iterator[_Row]:
     seen: set[str] = set()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path, newline="") as file:
             lines = csv.DictReader(file)
             if lacking := [name for name in _COLUMNS if name not in (lines.fieldnames or ())]:
                 raise UserError(f"{path}: no column {', '.join(lacking)}; is it the csv file of MELD?")
@@ -186,8 +187,8 @@ def _read(path: Path, split: str) -> Iterator[_Row]:
                 yield row
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a csv file in UTF-8 ({error}); take the one that MELD published") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a csv file ({error}); take the one that MELD published") from None
 
 
 def _row(fields: Mapping[str, str | None], split: str, where: str) -> _Row:

@@ -12,6 +12,7 @@ from shards.corpora.segments import TOLERANCE_S, Segment
 from shards.record import Word
 from shards.transcripts.spread import spread
 from triptych.config import UserError
+from triptych.text_files import open_text, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def mosi_lines(folder: Path, table: Path) -> Callable[[str], list[Line]]:
     """
     times: dict[tuple[str, str], tuple[float, float]] = {}
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with open_text(table, newline="") as file:
             for start, end, video, clip, *_ in csv.reader(file):
                 times[video.strip(), clip.strip()] = float(start), float(end)
     except OSError as error:
@@ -139,6 +140,8 @@ def mosi_lines(folder: Path, table: Path) -> Callable[[str], list[Line]]:
             f"{table}: cannot be read: {error.strerror}. The lines of {folder} have no times, and this table tells "
             "them; copy it from the raw archive, or set words to CMU_MOSI_TimestampedWords.csd"
         ) from None
+    except UserError:
+        raise
     except (ValueError, csv.Error) as error:
         raise UserError(f"{table}: expected rows start,end,video,clip,sentiment: {error}") from None
 
@@ -158,7 +161,7 @@ def mosi_lines(folder: Path, table: Path) -> Callable[[str], list[Line]]:
 def _text(path: Path) -> str:
     """Empty where there is no file: the segments without words are told together."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_text(path, errors="replace")
     except FileNotFoundError:
         return ""
     except OSError as error:

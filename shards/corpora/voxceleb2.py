@@ -19,6 +19,7 @@ from shards.files import find_files
 from shards.record import RawClip
 from shards.transcripts.attach import attach
 from triptych.config import UserError
+from triptych.text_files import open_text
 
 _KINDS = (("mp4", "video"), ("aac", "audio"))
 _SUFFIXES = {"mp4": ".mp4", "aac": ".m4a"}
@@ -76,12 +77,12 @@ class VoxCeleb2Config:
             return {}
         path = Path(self.metadata) if Path(self.metadata).is_file() else root / self.metadata
         try:
-            with path.open(newline="", encoding="utf-8") as lines:
+            with open_text(path, newline="") as lines:
                 # the original has a blank after every field, in the header too
                 rows = [{str(k).strip(): str(v).strip() for k, v in row.items()} for row in csv.DictReader(lines)]
         except OSError as error:
             raise UserError(f"{path}: the metadata cannot be read: {error.strerror}") from None
-        except (UnicodeDecodeError, csv.Error):
+        except csv.Error:
             rows = []
         if not rows or not {"VoxCeleb2 ID", "Gender"} <= rows[0].keys():
             raise UserError(f"{path}: expected a csv file with the columns 'VoxCeleb2 ID' and 'Gender'")

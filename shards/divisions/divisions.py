@@ -21,6 +21,7 @@ from triptych.protocols import leaks
 from triptych.protocols.leaks import Leak
 from triptych.protocols.protocol import Protocol
 from triptych.protocols.splits import Assignment, Fold, LeftOut, SplitRule, split_sha256
+from triptych.text_files import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +104,8 @@ def read_list(file: str) -> list[str] | None:
     if not file:
         return None
     try:
-        return Path(file).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(Path(file)).split()
+    except OSError as error:
         raise UserError(f"listed: {file}: cannot be read ({error})") from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from shards.record import Word
 from shards.transcripts.transcript import MARKS, Said, is_mark, word
 from triptych.config import UserError
+from triptych.text_files import open_text
 
 _EXPECTED = "expected '<utterance> <channel> <start s> <duration s> <word> [<confidence>]'"
 
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Said]:
     utterances: dict[str, list[Word]] = {}
     marks = Counter[str]()
     try:
-        with path.open(encoding="utf-8") as lines:
+        with open_text(path) as lines:
             for number, line in enumerate(lines, start=1):
                 fields = line.split()
                 if not fields or fields[0].startswith(";;"):
@@ -39,8 +40,6 @@ def read(path: Path) -> dict[str, Said]:
                     words.append(said)
     except OSError as error:
         raise UserError(f"{path}: the transcript cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the transcript is not UTF-8 text") from None
     return {
         name: Said(
             tuple(sorted(words, key=lambda word: word.start_s)), counted={MARKS: marks[name]} if marks[name] else {}

@@ -20,6 +20,7 @@ from shards.record import Word
 from shards.transcripts.transcript import Said
 from triptych.config import UserError
 from triptych.files import write_atomically
+from triptych.text_files import open_text
 
 SILENCE = "<silence>"
 """Marks a clip that was listened to and has no words; readers of CTM take it for a mark, not a word."""
@@ -179,14 +180,14 @@ def _ctm_lines(clip: ClipFacts, words: Sequence[Word]) -> list[str]:
 
 
 def _first_line(path: Path) -> dict[str, Any]:
-    with path.open(encoding="utf-8") as lines:
+    with open_text(path) as lines:
         return _object(path, 1, lines.readline())
 
 
 def _read_facts(path: Path) -> list[ClipFacts]:
     known = {field.name for field in fields(ClipFacts)}
     clips = []
-    with path.open(encoding="utf-8") as lines:
+    with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             found = _object(path, number, line)
             if number > 1:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from shards.record import Word
 from triptych.config import UserError
+from triptych.text_files import read_text
 
 FRAME_S = 0.01
 _LINE = re.compile(r"\s*(\d+)\s+(\d+)\s+(-?\d+)\s+(\S+)\s*")
@@ -27,8 +28,8 @@ def read(path: Path) -> tuple[Word, ...]:
         UserError: the file cannot be read, or is not of this form.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except OSError as error:
         raise UserError(f"{path}: the alignment cannot be read: {error}") from None
     words = []
     for number, line in enumerate(lines, start=1):

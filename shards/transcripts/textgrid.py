@@ -13,6 +13,7 @@ from pathlib import Path
 from shards.record import Word
 from shards.transcripts.transcript import MARKS, Said, is_mark, read_whole, word
 from triptych.config import UserError
+from triptych.text_files import decode_text
 
 EMPTY = "empty labels"
 
@@ -22,7 +23,6 @@ _TOKEN = re.compile(
 )
 _SILENCES = {"sil", "sp", "spn", "nsn"}
 """Silence, short pause, spoken noise and other noise, as aligners label them without brackets."""
-_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 Interval = tuple[float, float, str, int]
 """Start and end in seconds, label, and where in the text it begins."""
@@ -60,11 +60,7 @@ def _decode(path: Path) -> str:
     content = read_whole(path)
     if content.startswith(b"ooBinaryFile"):
         raise UserError(f"{path}: a binary TextGrid; save it from Praat as a text file or a short text file")
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not {encoding} text (byte {error.start}); save it as UTF-8") from None
+    return decode_text(content, str(path))
 
 
 def _chosen(path: Path, tiers: list[tuple[str, list[Interval]]], tier: str | None) -> list[Interval]:

@@ -5,6 +5,7 @@ as some of glove.840B do, so that a line is split from its right. The file is re
 asked for are kept: 88,000 words of 300 dimensions take 106 MB, whatever the file's size.
 """
 
+import codecs
 import gzip
 import io
 import zipfile
@@ -141,7 +142,7 @@ def _numbered(path: Path, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             number += 1
             if len(line) == MAX_LINE:
                 raise UserError(f"{path}, line {number}: longer than {MAX_LINE} bytes; this is no file of word vectors")
-            yield number, line.rstrip(b" \r\n")
+            yield number, (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).rstrip(b" \r\n")
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: cannot be read after line {number} ({error}); copy it again") from None
 

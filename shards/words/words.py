@@ -19,6 +19,7 @@ from shards.features.words import PIECES, WORDS
 from shards.record import Word
 from triptych.config import UserError
 from triptych.modalities import FeatureSpec
+from triptych.text_files import decode_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -157,10 +158,7 @@ def parse_counts(content: bytes, where: str) -> dict[str, int]:
     Raises:
         UserError: not text, a line is not "word count", or a word comes twice.
     """
-    try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: the vocabulary cannot be read ({error}); make it again") from None
+    lines = decode_text(content, where).splitlines()
     counts: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         word, _, count = line.partition(" ")

@@ -12,6 +12,7 @@ from statistics import fmean
 from shards.record import SPLITS, RawClip
 from triptych.config import UserError
 from triptych.protocols.splits import Assignment
+from triptych.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def read_exclude(path: Path) -> frozenset[str]:
         UserError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except OSError as error:
         raise UserError(f"exclude: {path} cannot be read: {error}") from None
     return frozenset(name for line in lines if (name := line.strip()) and not name.startswith("#"))
 

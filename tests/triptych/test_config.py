@@ -94,8 +94,8 @@ def test_missing_config_names_the_shipped_ones():
 
 
 def test_an_override_that_is_no_yaml_is_told_as_such() -> None:
-    with pytest.raises(config.UserError, match=r"override 'a=\[1,': the value is no YAML") as error:
-        config.load(Run, {}, ["a=[1,"])
+    with pytest.raises(config.UserError, match=r"override 'loader.rate=\[1,': the value is no YAML") as error:
+        config.load(Run, {}, ["loader.rate=[1,"])
     assert "\n" not in str(error.value)
 
 

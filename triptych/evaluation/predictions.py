@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from triptych.config import UserError, nearest
 from triptych.evaluation.significance import Units
+from triptych.text_files import open_text
 
 KINDS = ("classes", "sentiment", "emotions", "series")
 
@@ -154,7 +155,7 @@ def _title(row: _Row) -> str:
 
 def _rows(path: Path) -> list[_Row]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path, newline="") as file:
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             if twice := sorted({name for name in header if header.count(name) > 1}):
@@ -168,7 +169,7 @@ def _rows(path: Path) -> list[_Row]:
                 rows.append(_Row(reader.line_num, dict(zip(header, cells))))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; give a csv file of predictions") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise UserError(f"{path}: not a csv file ({error})") from None
     if not rows:
         raise UserError(f"{path}: no rows; the first line is the header")

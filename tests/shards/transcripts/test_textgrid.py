@@ -167,7 +167,7 @@ def test_a_tier_in_doubt_is_not_guessed(tmp_path: Path, old: str, new: str, tier
         ("<html>", ":1: not a TextGrid"),
         ("", ":1: not a TextGrid"),
         (b"ooBinaryFile\x08TextGrid\x00", "a binary TextGrid; save it"),
-        (SHORT.encode("latin-1"), "not utf-8 text"),
+        (SHORT.encode("latin-1"), "is not UTF-8 in line 39"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, content: str | bytes, said: str) -> None:
