@@ -102,6 +102,8 @@ def read_transcript(shard_set: ShardSet, location: str, keys: Collection[str]) -
         RawClip(key=key, speaker="", duration_s=1.0) for name in shard_set.splits for key in shard_set.split(name).keys
     ]
     said = attach(clips, [location], Path(shard_set.location), allow_unknown=True)
+    if bad := [clip for clip in said if clip.key in keys and clip.unusable is not None]:
+        raise UserError(f"{location}: {len(bad)} of {len(keys)} clips have none that can be read. {bad[0].unusable}")
     words = {clip.key: clip.words for clip in said if clip.key in keys}
     is_ours = Path(location).is_dir() and recognised.settings_of_chunks(Path(location))
     listed = recognised.read(Path(location)).clips if is_ours else {}

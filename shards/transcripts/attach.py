@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from rich.console import Console
@@ -24,8 +24,11 @@ ENDINGS = {
     ".textgrid": "Praat TextGrid, a file a clip",
     ".json": "Whisper or WhisperX, a file a clip",
 }
+BAD = "transcripts that cannot be read; their clips are quarantined"
 READERS = 16
 """Threads: a parallel file system takes milliseconds to open a file, and there may be a million."""
+_AT_ONCE = 4096
+"""Files that wait for a thread."""
 
 
 def attach(
@@ -45,16 +48,17 @@ def attach(
         words_tier: of TextGrids, see `shards.transcripts.textgrid.read`.
 
     Returns:
-        The clips in their order; `words` is None where no transcript knows the clip.
+        The clips in their order; `words` is None where no transcript knows the clip. A clip whose transcript is bad is
+        `unusable` for that reason, so that it is counted and told with others that cannot be read.
 
     Raises:
-        UserError: a file is bad or of no known format, has an utterance of no clip or one that another file has too, or
-            no clip gets words.
+        UserError: half of a path's transcripts are bad, or it is of no known format; it has an utterance of no clip or
+            one that another file has too, or no clip gets words.
     """
     if not paths:
         return list(clips)
     keys = {clip.key.replace("/", "-"): clip.key for clip in clips} | {clip.key: clip.key for clip in clips}
-    found: dict[str, Said] = {}
+    found: dict[str, Said | UserError] = {}
     for path in (_find(name, root) for name in paths):
         counted, unknown, twice, total = Counter[str](), [], [], 0
         for utterance, said, file in _utterances(path, keys, words_tier):
@@ -66,7 +70,7 @@ def attach(
                 twice.append(f"{utterance} of {file}")
             else:
                 found[key] = said
-                counted.update(said.counted)
+                counted.update(said.counted if isinstance(said, Said) else {BAD: 1})
         if unknown and not allow_unknown:
             raise UserError(
                 f"{path}: {len(unknown)} of {total} utterances are no clip under {root}, first: "
@@ -79,7 +83,7 @@ def attach(
             logger.warning("%s: %d utterances are no clip of the corpus and were left out", path, len(unknown))
         for kind, count in counted.items():
             logger.warning("%s: has %d %s", path, count, kind)
-    if not any(said.words for said in found.values()):
+    if not any(isinstance(said, Said) and said.words for said in found.values()):
         raise UserError(
             f"{', '.join(paths)}: no clip under {root} has a word in these transcripts; utterances must be named like "
             f"{clips[0].key}"
@@ -87,7 +91,9 @@ def attach(
     return [_with(clip, found[clip.key]) if clip.key in found else replace(clip, words=None) for clip in clips]
 
 
-def _with(clip: RawClip, said: Said) -> RawClip:
+def _with(clip: RawClip, said: Said | UserError) -> RawClip:
+    if isinstance(said, UserError):
+        return replace(clip, unusable=f"transcript: {said}")
     language = {} if said.language is None else {"language": said.language}
     return replace(clip, words=said.words, source=clip.source | language)
 
@@ -101,11 +107,11 @@ def _find(name: str, root: Path) -> Path:
     return path
 
 
-def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[tuple[str, Said, Path]]:
-    """Utterance, what it says, and its file.
+def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[tuple[str, Said | UserError, Path]]:
+    """Utterance, what it says or what is wrong with it, and its file.
 
     Raises:
-        UserError: no transcript in the folder, or bad ones: the message counts them and tells the first.
+        UserError: no transcript in the folder, or half of them are bad: the message counts them and tells the first.
     """
     files = sorted(find_files(path, ENDINGS)) if path.is_dir() else [path]
     if path.is_dir():
@@ -116,24 +122,24 @@ def _utterances(path: Path, keys: dict[str, str], tier: str | None) -> Iterator[
     bad: list[UserError] = []
     console = Console(stderr=True)
     quiet = len(files) < 1000 or not console.is_terminal
-    with ThreadPool(min(READERS, len(files))) as pool:
-        results = pool.imap(partial(_read, tier=tier), files, chunksize=16)
+    with ThreadPoolExecutor(min(READERS, len(files))) as pool:
+        parts = (files[first : first + _AT_ONCE] for first in range(0, len(files), _AT_ONCE))
+        results = (result for part in parts for result in pool.map(partial(_read, tier=tier), part))
         for file, result in zip(files, track(results, "transcripts", len(files), console=console, disable=quiet)):
-            if isinstance(result, UserError):
-                bad.append(result)
-            elif isinstance(result, Said):
-                yield _utterance(file.relative_to(path) if path.is_dir() else Path(file.name), keys), result, file
-            else:
+            if not isinstance(result, Said | UserError):
                 for name, said in result.items():
                     yield name, said, file
-    if len(bad) == 1:
-        raise bad[0]
-    if bad:
+                continue
+            if isinstance(result, UserError):
+                bad.append(result)
+            yield _utterance(file.relative_to(path) if path.is_dir() else Path(file.name), keys), result, file
+    if bad and 2 * len(bad) >= len(files):
         first = "; ".join(map(str, bad[:3]))
-        raise UserError(f"{path}: {len(bad)} of {len(files)} transcripts cannot be read. First: {first}")
+        told = f"{path}: {len(bad)} of {len(files)} transcripts cannot be read. First: {first}"
+        raise bad[0] if len(files) == 1 else UserError(told)
 
 
-def _read(file: Path, tier: str | None) -> dict[str, Said] | Said | UserError:
+def _read(file: Path, tier: str | None) -> Mapping[str, Said | UserError] | Said | UserError:
     """A mistake is returned, so that a folder is read to its end and its bad files are told all at once."""
     try:
         match file.suffix.lower():

@@ -54,7 +54,7 @@ class Recognised:
     """Key -> facts, of every clip of the corpus."""
 
 
-def with_language(ctm: Path, said: Mapping[str, Said]) -> dict[str, Said]:
+def with_language(ctm: Path, said: Mapping[str, Said | UserError]) -> dict[str, Said | UserError]:
     """What a CTM file says, with the clips' languages where there are facts beside it.
 
     Raises:
@@ -62,7 +62,10 @@ def with_language(ctm: Path, said: Mapping[str, Said]) -> dict[str, Said]:
     """
     path = ctm.with_suffix(_FACTS)
     languages = {clip.key: clip.language for clip in _read_facts(path)} if path.is_file() else {}
-    return {key: replace(clip, language=languages.get(key)) for key, clip in said.items()}
+    return {
+        key: replace(clip, language=languages.get(key)) if isinstance(clip, Said) else clip
+        for key, clip in said.items()
+    }
 
 
 def read(folder: Path) -> Recognised:

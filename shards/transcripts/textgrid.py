@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from shards.record import Word
-from shards.transcripts.transcript import MARKS, Said, is_mark, read_whole, word
+from shards.transcripts.transcript import MARKS, Gathered, Said, is_mark, read_whole
 from triptych.config import UserError
 from triptych.text_files import decode_text
 
@@ -42,18 +41,16 @@ def read(path: Path, tier: str | None) -> Said:
     """
     text = _decode(path)
     tiers = _Reader(path, text).tiers()
-    words: list[Word] = []
-    empty = marks = 0
+    gathered = Gathered(str(path))
     for start_s, end_s, label, position in _chosen(path, tiers, tier):
         said = label.strip()
         if not said:
-            empty += 1
+            gathered.counted[EMPTY] += 1
         elif is_mark(said) or said.lower() in _SILENCES:
-            marks += 1
+            gathered.counted[MARKS] += 1
         else:
-            words.append(word(said, start_s, end_s, None, f"{path}:{_line(text, position)}"))
-    counted = {kind: count for kind, count in ((EMPTY, empty), (MARKS, marks)) if count}
-    return Said(tuple(sorted(words, key=lambda word: word.start_s)), counted=counted)
+            gathered.add(said, start_s, end_s, None, f"{path}:{_line(text, position)}")
+    return gathered.said()
 
 
 def _decode(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,29 @@ def test_all_bad_files_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
         UserError, match=r"2 of 3 transcripts cannot be read.*00001\.TextGrid:1: .*00002\.json:1: not J"
     ):
         attach(CLIPS, ["words"], tmp_path, allow_unknown=False)
+
+
+def test_one_bad_file_costs_its_clip_alone_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / "words" / "id1-v1-00001.TextGrid", "")
+    put(tmp_path / "words" / "id1-v1-00002.json", whisper((Word("hello", 0.1, 0.4, 0.5),)))
+    put(tmp_path / "words.ctm", "id2/v2/00001 1 0.1 0.3 blue\n")
+    put(tmp_path / "words" / "id1-v9-00001.json", whisper(()))
+
+    clips = attach(CLIPS, ["words", "words.ctm"], tmp_path, allow_unknown=True)
+
+    assert words_of(clips)[1:] == ["hello", "blue"]
+    assert [clip.unusable for clip in clips[1:]] == [None, None]
+    assert re.fullmatch(r"transcript: .*00001\.TextGrid:1: not a TextGrid.*", str(clips[0].unusable))
+    assert "has 1 transcripts that cannot be read; their clips are quarantined" in caplog.text
+
+
+def test_a_bad_line_of_a_ctm_costs_its_clip_alone(tmp_path: Path) -> None:
+    put(tmp_path / "a.ctm", "".join(f"{key} 1 0.1 0.3 blue\n" for key in KEYS) + f"{KEYS[1]} 1 0.4 0.1 New York 0.5\n")
+
+    clips = attach(CLIPS, ["a.ctm"], tmp_path, allow_unknown=False)
+
+    assert [clip.unusable is None for clip in clips] == [True, False, True]
+    assert "a.ctm:4: 7 fields" in str(clips[1].unusable)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 
 from shards.record import Word
 from shards.transcripts.textgrid import read
+from shards.transcripts.transcript import IMPOSSIBLE, SEVERAL
 from triptych.config import UserError
 
 SHORT = """File type = "ooTextFile"
@@ -161,8 +162,6 @@ def test_a_tier_in_doubt_is_not_guessed(tmp_path: Path, old: str, new: str, tier
         (SHORT.replace("\n5\n0\n", "\n6\n0\n"), "the file ends where the start of an interval"),
         (SHORT.replace("\n5\n0\n", "\n4\n0\n"), ":40: 2 where the end of the file"),
         (SHORT.replace("\n0.5\n1\n", "\n0.5\nx\n"), ':33: "say" where the end of an interval'),
-        (SHORT.replace('"say"', '"say it"'), ":33: 'say it' are several words"),
-        (SHORT.replace("0.5\n1\n", "1.5\n1\n"), ":33: 'say' from 1.5 s to 1 s"),
         (SHORT.replace("TextTier", "PointTier"), ':16: "PointTier" where "IntervalTier" or "TextTier"'),
         ("<html>", ":1: not a TextGrid"),
         ("", ":1: not a TextGrid"),
@@ -191,3 +190,18 @@ def test_files_of_other_programs(real_data: Path) -> None:
     assert [word.text for word in cold.words[:6]] == ["uh", "so", "this", "is", "the", "sick"]
     assert len(cold.words) + sum(cold.counted.values()) == 95
     assert all(first.end_s <= second.start_s for first, second in zip(cold.words, cold.words[1:]))
+
+
+def test_one_odd_word_does_not_cost_the_others(tmp_path: Path) -> None:
+    for odd, kind in (
+        (SHORT.replace('"say"', '"say it"'), SEVERAL),
+        (SHORT.replace("0.5\n1\n", "1.5\n1\n"), IMPOSSIBLE),
+    ):
+        said = read(written(tmp_path, odd), None)
+        assert [word.text for word in said.words] == ['"naïve"']
+        assert said.counted[kind] == 1
+
+
+def test_rounding_before_zero_is_zero(tmp_path: Path) -> None:
+    said = read(written(tmp_path, SHORT.replace("0.5\n1\n", "-1.1102230246251565e-16\n1\n")), None)
+    assert said.words[0] == Word("say", 0.0, 1.0)
