@@ -9,6 +9,7 @@ anywhere below the root. Dialogue ids restart in each split, so a clip's key has
 
 import csv
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.files import find_files
+from shards.media.decode import DecodeError, opened
 from shards.record import RawClip
 from shards.transcripts.mojibake import mend
 from shards.transcripts.spread import spread
@@ -50,6 +52,7 @@ _COLUMNS = (
     *("Utterance", "Speaker", "Emotion", "Sentiment"),
     *("Dialogue_ID", "Utterance_ID", "Season", "Episode", "StartTime", "EndTime"),
 )
+_FINAL = "final_videos_test"
 _TIME = re.compile(r"(\d{1,2}):(\d\d):(\d\d),(\d{1,3})")
 
 
@@ -84,6 +87,7 @@ class MeldConfig:
         for split in FOLDERS:
             _tell(split, [row for row in rows.values() if row.split == split])
         if self.media:
+            media = _nearer(rows, media)
             _tell_media(rows, media)
         for row in rows.values():
             yield self._clip(row, media.get(row.key))
@@ -254,14 +258,45 @@ def _tell(split: str, rows: list[_Row]) -> None:
         logger.warning("meld %s: mojibake was put right in %d rows", split, mended)
 
 
+def _nearer(rows: Mapping[str, _Row], media: dict[str, Path]) -> dict[str, Path]:
+    """The clips, each of two files of a row the one whose length is nearer to that of the row's times.
+
+    MELD's test folder has 132 files named final_videos_test... beside those of the csv file. MELD's author says that
+    they can be ignored (issue 22); users found that some of them, and not the plain ones, have the sound of the row.
+    """
+    chosen, beside, taken = dict(media), 0, 0
+    for key, final in media.items():
+        split, _, name = key.partition("/")
+        plain = f"{split}/{name.removeprefix(_FINAL)}"
+        row = rows.get(plain)
+        if not name.startswith(_FINAL) or row is None or row.reckoned or plain not in media:
+            continue
+        beside += 1
+        off_s = {path: abs(_length_s(path) - row.duration_s) for path in (media[plain], final)}
+        if off_s[final] < off_s[media[plain]]:
+            chosen[plain], taken = final, taken + 1
+        del chosen[key]
+    if beside:
+        logger.warning(
+            "meld: %d rows have two files; of %d the one named %s... is taken, which fits its times better",
+            beside,
+            taken,
+            _FINAL,
+        )
+    return chosen
+
+
+def _length_s(path: Path) -> float:
+    """As the file's header has it; endless where it cannot be read: the file is looked into when it is written."""
+    try:
+        with opened(path) as container:
+            return float(container.duration or math.inf) / 1e6
+    except DecodeError:
+        return math.inf
+
+
 def _tell_media(rows: Mapping[str, _Row], media: Mapping[str, Path]) -> None:
     if missing := [key for key in rows if key not in media]:
         logger.warning("meld: %d rows have no clip, first: %s", len(missing), missing[0])
     if extra := [key for key in media if key not in rows]:
-        finals = sum("/final_videos_test" in key for key in extra)
-        logger.warning(
-            "meld: %d clips have no row and were left out (%d of them named final_videos_test...), first: %s",
-            len(extra),
-            finals,
-            extra[0],
-        )
+        logger.warning("meld: %d clips have no row and were left out, first: %s", len(extra), extra[0])

@@ -142,12 +142,35 @@ def test_what_is_known_to_be_bad_is_unusable_and_told(corpus: Path, caplog: pyte
     }
     assert "missing, as it is known to be" in str(unusable["dev/dia110_utt7"])
     assert "1 rows have no clip, first: dev/dia110_utt7" in caplog.text
-    assert "2 clips have no row and were left out (1 of them named final_videos_test...)" in caplog.text
+    assert "1 clips have no row and were left out, first: train/dia7_utt0" in caplog.text
+    assert "1 rows have two files; of 0 the one named final_videos_test... is taken" in caplog.text
     assert "meld train: 12 utterances in 4 dialogues (published: 9989 in 1038)" in caplog.text
 
     kept = [clip.key for clip in MeldConfig(root=str(corpus), keep_known_bad=True).clips() if clip.unusable]
     assert kept == ["dev/dia110_utt7"]
     assert not any(clip.unusable for clip in MeldConfig(root=str(corpus), media=False).clips())
+
+
+@pytest.mark.parametrize(
+    ("plain_s", "final_s", "taken"),
+    [(4.0, 1.6, "final"), (1.4, 1.6, "plain"), (1.5, 9.0, "plain"), (None, 1.0, "final")],
+)
+def test_of_two_files_that_of_the_nearer_length_is_taken(
+    csvs: Write, make_clip: Callable[..., Path], plain_s: float | None, final_s: float, taken: str
+) -> None:
+    root = csvs()
+    folder = root / "output_repeated_splits_test"
+    folder.mkdir()
+    plain, final = folder / "dia0_utt0.mp4", folder / "final_videos_testdia0_utt0.mp4"
+    if plain_s is None:
+        plain.write_bytes(b"damaged")
+    else:
+        make_clip(plain, seconds=plain_s)
+    make_clip(final, seconds=final_s)
+
+    (clip,) = [clip for clip in MeldConfig(root=str(root)).clips() if clip.key == "test/dia0_utt0"]
+
+    assert clip.video == (final if taken == "final" else plain)
 
 
 def test_the_look_alike_goes_the_whole_way(corpus: Path, tmp_path: Path) -> None:
