@@ -261,6 +261,11 @@ def _mp4(path: Path, cut: Cut, sound: _Sound | None) -> bytes | None:
             ends = dict(pairwise(times))
             for packet in packets:  # encoders know no times but starts: the last frame would have none
                 packet.duration = ends[packet.pts] - packet.pts
+            # the file is as long as its packets in the order of decoding, whose last one need not be the last frame
+            last = packets[-1]
+            lacking = times[-1] - (last.dts - packets[0].dts + last.duration)
+            last.duration += max(0, min(lacking, times[-1] - last.pts - last.duration))
+            for packet in packets:
                 target.mux(packet)
             if sound is not None and heard is not None:
                 target.mux(_encoded(heard, sound))

@@ -25,6 +25,8 @@ _NO_LENGTH = ("aac", "wav")
 header, which may hold anything; `shards.media.decode.opened` looks at that itself."""
 _COUNTS_FRAMES = (b"Xing", b"Info", b"VBRI")
 """In the first frame of an mp3 whose length is not guessed either."""
+_ROUNDED_S = 0.002
+"""Headers tell lengths in whole milliseconds."""
 _OUR_SOUND = {"major_brand": "isom", "minor_version": "512", "compatible_brands": "isomiso2mp41"}
 """All that an m4a says which `shards.media.media_form` took out of an mp4: its start is still the picture's."""
 
@@ -72,9 +74,15 @@ def changes_s(time_s: Fraction, next_s: Fraction) -> Fraction:
 
 
 def shown_until(stream: Any, time_s: Fraction, frame: Any) -> Fraction:
-    """When the last frame of a picture ends."""
-    own_s = frame.duration * frame.time_base if frame.duration else 0
-    return time_s + (own_s or 1 / (stream.average_rate or USUAL_HZ))
+    """When the last frame of a picture ends.
+
+    At a variable rate an mp4 gives each frame the length of another one, in the order of decoding; the header is right.
+    """
+    own_s = frame.duration * frame.time_base if frame.duration else 1 / (stream.average_rate or USUAL_HZ)
+    told_s = math.inf if stream.duration is None else header_s(stream.container, stream)
+    if 0 < told_s - time_s <= MISSING_S and abs(told_s - time_s - own_s) > _ROUNDED_S:
+        return Fraction(told_s)
+    return time_s + own_s
 
 
 def header_s(container: Any, stream: Any) -> float:
