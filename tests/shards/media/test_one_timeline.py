@@ -89,7 +89,7 @@ def check(film: Film, path: Path) -> None:
         frames = decode_video(picture, HZ)
         assert frames is not None
         check_picture(film, [number_of(frame) for frame in frames], way)
-        assert abs(len(frames) - len(whole)) <= (3 if film.ticks else 1), way  # a last frame's length is not always told
+        assert abs(len(frames) - len(whole)) <= (3 if film.ticks else 1), way  # the last frame's length
         samples = None if sound is None else decode_audio(sound, SOUND_HZ)
         assert (samples is None) == (film.sound is None)
         if samples is not None:
