@@ -1,5 +1,6 @@
 """What a clip's picture costs to read, as mp4 and as JPEG frames: one process, one thread, the same clips.
 
+pip install decord    # the peer
 python benchmarks/decode.py FOLDER [FOLDER ...] [--repeats 4]
 
 Every way of reading gets all clips in turn, forwards and then backwards through the list of ways (ABBA), so that what

@@ -17,7 +17,7 @@ from statistics import median
 ROOT = Path(__file__).parent.parent
 PEERS = {"webdataset": "webdataset==1.0.2", "mosaicml-streaming": "mosaicml-streaming==0.13.0"}
 DECODING = ["torch==2.11.0", "torchaudio==2.11.0", "torchvision==0.26.0"]
-DECODING += ["av", "decord", "pillow", "simplejpeg", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
+DECODING += ["av", "pillow", "simplejpeg", "omegaconf>=2.4", "rich", "pyyaml", "safetensors"]
 LEVELS: dict[str, tuple[str, ...]] = {"raw": ("triptych", "webdataset", "mosaicml-streaming")}
 LEVELS["batch"] = (*LEVELS["raw"], "limit")
 

@@ -6,7 +6,7 @@ Prints one JSON line: clips, bytes, wall seconds, CPU milliseconds a clip (start
 clips and the same decoder:
 
     raw     every byte of every clip, in a shuffled order, in this process
-    batch   shuffled, decoded (mouth crops by decord, filter banks by PyAV and torchaudio), padded batches of 16, from
+    batch   shuffled, decoded (mouth crops by PyAV, filter banks by PyAV and torchaudio), padded batches of 16, from
             two loader processes; `limit` decodes clips that are in memory already, in two processes, and no more
 """
 

@@ -102,6 +102,29 @@ class RawClip:
             raise ValueError(f"clip {self.key}: duration_s {self.duration_s}; expected more than 0")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameTimes:
+    """When the frames of a clip's picture are shown, in seconds from the clip's start; see `shards.media.spans`."""
+
+    start_s: float = 0.0
+    """Of the first frame, where the rate is constant."""
+    rate_hz: float | None = None
+    edges_s: tuple[float, ...] | None = None
+    """At a variable rate: the start of each frame, and the end of the last one."""
+    stored_hz: float | None = None
+    """Rate of the stored frames, each of which is the one nearest in the file that they were made of."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "FrameTimes":
+        """Rebuild them from `to_json`'s dict."""
+        edges_s = fields.get("edges_s")
+        return cls(**{**fields, "edges_s": None if edges_s is None else tuple(edges_s)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipRecord:
     """What `<key>.json` says of a sample."""
@@ -115,6 +138,8 @@ class ClipRecord:
     words: tuple[Word, ...] | None
     source: dict[str, str]
     labels: dict[str, Any]
+    frames: FrameTimes | None = None
+    """Of the stored picture; not in the file where there is none, as in sets that were written before it was told."""
 
     def label(self, name: str, spec: LabelSpec) -> Any:
         """The clip's label of that name, proven to be what is asked for; None where it has none.
@@ -145,7 +170,9 @@ class ClipRecord:
         """The record as plain JSON types."""
         # not asdict, which copies every number of a series and was a third of the time to write clips of text
         words = None if self.words is None else tuple(map(asdict, self.words))
-        return {**vars(self), "words": words}
+        told = {**vars(self), "words": words}
+        frames = told.pop("frames")
+        return told if frames is None else {**told, "frames": frames.to_json()}
 
     def to_bytes(self) -> bytes:
         """Content of a sample's JSON."""
@@ -154,8 +181,14 @@ class ClipRecord:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "ClipRecord":
         """Rebuild a record from a sample's JSON."""
-        words = fields["words"]
-        return cls(**{**fields, "words": None if words is None else tuple(Word(**word) for word in words)})
+        words, frames = fields["words"], fields.get("frames")
+        return cls(
+            **{
+                **fields,
+                "words": None if words is None else tuple(Word(**word) for word in words),
+                "frames": None if frames is None else FrameTimes.from_json(frames),
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,7 @@ def _sample(clip: RawClip, split: str, opened: Opened) -> Sample:
         words=clip.words,
         source=clip.source,
         labels=clip.labels,
+        frames=opened.frames,
     )
     return Sample(record, {**opened.members, "json": record.to_bytes()})
 

@@ -18,7 +18,8 @@ class FeatureSpec:
     Two features with equal specs hold the same numbers, wherever they were computed; `version` is raised when the
     numbers change. Step `i` of a feature with a rate was computed from the samples of
     `[i / rate_hz + support_s[0], i / rate_hz + support_s[1])` and from nothing else, which is what lets a masked word
-    hide exactly what overlaps it.
+    hide exactly what overlaps it. A step of a picture is of the frame nearest to `i / rate_hz`, whose own times a batch
+    has where they are not within that (`shards.media.spans`).
     """
 
     name: str
@@ -62,6 +63,11 @@ class FeatureSpec:
     def is_timed(self) -> bool:
         """Whether each clip has a file of its steps' times, `<key>.<name>.times.npy` of [T, 2] float32 seconds."""
         return self.rate_hz is None and not self.is_words
+
+    @property
+    def is_of_frames(self) -> bool:
+        """Whether each step is computed from one frame of the picture, the nearest one."""
+        return self.modality == "video" and self.rate_hz is not None and self.support_s == (0.0, 1 / self.rate_hz)
 
     @property
     def encoder(self) -> str | None:

@@ -1,20 +1,24 @@
-"""Media bytes -> arrays: sound through PyAV, pictures through decord or, stored as JPEG, simplejpeg. No torch.
+"""Media bytes -> arrays: sound and pictures through PyAV or, stored as JPEG, simplejpeg. No torch.
 
-Sound of a 3 s clip takes PyAV 3 ms and decord 12 ms; its pictures take decord 50 ms and PyAV 87 ms. decord, however,
-crashes the process on 8-22 % of mp4 files with damaged headers, PyAV on none of those tried: every file goes through
-`shards.writing.probe` in a child process when shards are written, and later only bytes whose hash is known reach
-decord.
+Where time 0 is, and what is heard and seen when, is told by `shards.media.timeline`, for cuts too.
 """
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
+
+from shards.media.sound import Placed, resampled
+from shards.media.timeline import DecodeError as DecodeError
+from shards.media.timeline import changes_s, header_s, is_truncated, shown_until, stream_of, timed, zero_s
+from shards.media.upright import Upright
 
 AUDIO_EXTENSIONS = ("wav", "flac", "m4a")
 """Files with sound only, the first one present is taken; else the sound inside the video file."""
@@ -29,15 +33,17 @@ MAX_DECODED_BYTES = 4 * 2**30
 """Of one clip's RGB frames in memory: 75 s of 25 full-HD frames a second would already be more than 10 GiB."""
 _TOO_BIG = f"more than the {MAX_DECODED_BYTES // 2**30} GiB that one clip may take in memory"
 _TIE_S = 1e-4
-"""Frames that lie this equally near to a step are equally near: decord's times are float32, 200 s to 2e-5."""
+"""Frames that lie this equally near to a step are equally near: some formats round times."""
 _ANY_TAGS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 """Tags that are not UTF-8 are no damage: PyAV 19 replaces their odd bytes itself and knows no such argument."""
-MISSING_S = 0.5
-"""A stream that ends this much before its header says is truncated; encoders' own rounding stays below 0.1 s."""
 
-
-class DecodeError(ValueError):
-    """The media is damaged, truncated or beyond the limits; the message is one plain sentence."""
+_WAV_SLACK = 256
+"""Bytes that a wav's header may promise in vain: some writers count the header (44) or a padding byte as sound."""
+_WAV_NEAR = 2**16
+"""A size this near to 2 or 4 GiB stands for one that was not known: 0x7ffff000 of sox into a pipe, 0x80000000 of
+arecord, 0xffffffff, less a header of some kind, of ffmpeg and browsers."""
+_WAV_CHUNKS = 1000
+"""At most before the sound."""
 
 
 def audio_of(members: Mapping[str, bytes]) -> bytes | None:
@@ -51,9 +57,9 @@ def video_of(members: Mapping[str, bytes]) -> bytes | None:
 
 
 def decode_audio(data: bytes, rate_hz: int = 16000) -> np.ndarray | None:
-    """Decode the first audio stream of a file, down-mixed and resampled.
+    """Decode the first audio stream of a file, down-mixed (`shards.media.sound`) and resampled.
 
-    Time 0 is the start of the file: a stream that begins later gets zeros in front.
+    Time 0 is the start of the file: a stream that begins later gets zeros in front, and a hole in it is zeros.
 
     Args:
         data: the whole file (wav, flac, m4a, mp4, ...).
@@ -66,29 +72,36 @@ def decode_audio(data: bytes, rate_hz: int = 16000) -> np.ndarray | None:
         DecodeError: damaged, truncated, or longer than MAX_SECONDS.
     """
     with opened(data) as container:
-        if not container.streams.audio:
+        stream = stream_of(container, "audio")
+        if stream is None:
             return None
-        stream = container.streams.audio[0]
-        expected_s = _duration_s(container, stream)
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
-        parts, start_s = [], None
-        for frame in container.decode(stream):
-            if start_s is None:
-                start_s = frame.time or 0.0
-            parts += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-        if start_s is None:
+        _duration_s(container, stream)
+        sound = Placed.read(timed(container.decode(stream), zero_s(container)), MAX_SECONDS + 1)
+        if not sound.parts:
             raise DecodeError("the audio stream is empty")
-        parts += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
-    lead = np.zeros(max(0, round(start_s * rate_hz)), dtype=np.float32)
-    samples = np.concatenate([lead, *parts]).astype(np.float32, copy=False)
-    _check_complete("audio", expected_s, len(samples) / rate_hz)
-    if not np.isfinite(samples).all():
-        raise DecodeError("the audio holds values that are no numbers")
+        _check_complete("audio", container, stream, sound.end / sound.rate_hz)
+    check_sound(sound)
+    samples = resampled(sound.between(0, sound.end), sound.rate_hz, rate_hz)
     return np.clip(samples, -1.0, 1.0)
+
+
+def check_sound(sound: Placed) -> None:
+    """Refuse sound that gives no features.
+
+    Raises:
+        DecodeError: it holds what is no number, or its channels cancel each other.
+    """
+    if not all(np.isfinite(samples).all() for _, samples in sound.parts):
+        raise DecodeError("the audio holds values that are no numbers")
+    if sound.is_cancelled:
+        raise DecodeError("the audio's channels are each other's opposite and cancel out; keep one of them")
 
 
 def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
     """Decode the first video stream of a file on a regular grid: step `i` is the frame nearest to `i / rate_hz`.
+
+    Time 0 is the start of the file: a stream that begins later shows its first frame until then. Frames are turned as
+    the file says; a cover picture is none.
 
     Args:
         data: the whole file (mp4, or frames.npz).
@@ -104,38 +117,77 @@ def decode_video(data: bytes, rate_hz: float) -> np.ndarray | None:
         from shards.media.frames import unpack  # only here: it stands on this module
 
         return unpack(data, rate_hz)
-    with opened(data) as container:  # PyAV reads the header first, since decord may crash on one that is damaged
-        if not container.streams.video:
+    with opened(data) as container:
+        stream = stream_of(container, "video")
+        if stream is None:
             return None
-        stream = container.streams.video[0]
         if stream.codec_context is None:
             raise DecodeError("the video's codec is unknown")
         expected_s = _duration_s(container, stream)
         most = MAX_DECODED_BYTES // max(1, stream.width * stream.height * 3)
         if expected_s is not None and expected_s * rate_hz > most:
             raise DecodeError(f"{expected_s * rate_hz:.0f} frames of {stream.width}x{stream.height} are {_TOO_BIG}")
-    return _decord_frames(data, rate_hz, expected_s, most)
+        stream.codec_context.thread_count = 1  # clips are decoded side by side; dav1d counts its threads here too
+        stream.thread_type = "NONE"
+        grid = _Grid(rate_hz, most, 64 if expected_s is None else math.ceil(expected_s * rate_hz) + 1)
+        before = None
+        for time_s, frame in timed(container.decode(stream), zero_s(container)):
+            if before is not None:
+                grid.show(before[1], changes_s(before[0], time_s))
+            before = time_s, frame
+            if time_s > MAX_SECONDS:
+                break
+        if before is None:
+            raise DecodeError("the video stream is empty")
+        end_s = shown_until(stream, *before)
+        _check_complete("video", container, stream, float(end_s))
+        return grid.finished(before[1], float(end_s))
 
 
-def _decord_frames(data: bytes, rate_hz: float, expected_s: float | None, most: int) -> np.ndarray:
-    """As `decode_video`; a header that does not say how long the clip is, or lies, gets at most `most` frames."""
-    import decord  # only here: sound and words work without it
+class _Grid:
+    """Frames of a regular grid, filled while they are decoded.
 
-    decord.logging.set_level(decord.logging.FATAL)  # errors are raised; its own lines on stderr name no clip
+    Args:
+        rate_hz: step `i` is at `i / rate_hz`.
+        most: steps that may be taken.
+        guess: of the number of steps.
+    """
 
-    try:
-        reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
-        times = reader.get_frame_timestamp(np.arange(len(reader)))  # [F, 2] start and end in seconds
-        duration_s = float(times[:, 1].max())
-        _check_complete("video", expected_s, duration_s)
-        wanted = on_grid(times[:, 0], duration_s, rate_hz, most)
-        frames, places = np.unique(wanted, return_inverse=True)
-        decoded = reader.get_batch(frames).asnumpy()
-    except (decord.DECORDError, RuntimeError, ValueError, IndexError) as error:
-        if isinstance(error, DecodeError):
-            raise
-        raise DecodeError(f"the video cannot be decoded ({_reason(error)})") from None
-    return decoded if len(frames) == len(wanted) else decoded[places]
+    def __init__(self, rate_hz: float, most: int, guess: int) -> None:
+        self._rate_hz, self._most, self._guess = rate_hz, most, guess
+        self._num = 0
+        self._upright: Upright | None = None
+        self._steps = np.empty((0, 0, 0, 3), dtype=np.uint8)
+
+    def show(self, frame: Any, until_s: Fraction) -> None:
+        """Take a frame for all steps up to a time that no frame before was taken for."""
+        self._take(frame, math.floor((float(until_s) + _TIE_S) * self._rate_hz) + 1)
+
+    def finished(self, last: Any, end_s: float) -> np.ndarray:
+        """[T, H, W, 3] with the last frame, which ends then.
+
+        Raises:
+            DecodeError: no step, or more than may be taken.
+        """
+        total = num_steps(end_s, self._rate_hz, self._most)
+        self._take(last, total)
+        return self._steps[:total]
+
+    def _take(self, frame: Any, stop: int) -> None:
+        if stop <= self._num:
+            return
+        if stop <= self._most:  # else all are counted, for the message, and none is kept
+            if self._upright is None:
+                self._upright = Upright(frame, "rgb24")
+                self._steps = self._room(self._guess)
+            while len(self._steps) < stop:
+                self._steps = np.concatenate([self._steps, self._room(len(self._steps))])
+            self._steps[self._num : stop] = self._upright.of(frame).to_ndarray()
+        self._num = stop
+
+    def _room(self, num: int) -> np.ndarray:
+        assert self._upright is not None
+        return np.empty((num, self._upright.height, self._upright.width, 3), dtype=np.uint8)
 
 
 def on_grid(starts_s: np.ndarray, duration_s: float, rate_hz: float, most: int) -> np.ndarray:
@@ -153,13 +205,23 @@ def on_grid(starts_s: np.ndarray, duration_s: float, rate_hz: float, most: int) 
     Raises:
         DecodeError: no step, or more than `most`.
     """
+    steps = num_steps(duration_s, rate_hz, most)
+    middles = (starts_s[1:].astype(np.float64) + starts_s[:-1]) / 2
+    return np.searchsorted(middles + _TIE_S, np.arange(steps) / rate_hz)
+
+
+def num_steps(duration_s: float, rate_hz: float, most: int) -> int:
+    """T = floor(duration_s * rate_hz).
+
+    Raises:
+        DecodeError: no step, or more than `most`.
+    """
     steps = int(duration_s * rate_hz + 1e-3)  # 3.0 s written as 2.99999 s are 75 frames of 1/25 s
     if steps == 0:
         raise DecodeError("the video stream is shorter than one step")
     if steps > most:
         raise DecodeError(f"{steps} frames are {_TOO_BIG}")
-    middles = (starts_s[1:].astype(np.float64) + starts_s[:-1]) / 2
-    return np.searchsorted(middles + _TIE_S, np.arange(steps) / rate_hz)
+    return steps
 
 
 @contextmanager
@@ -185,32 +247,55 @@ def opened(file: bytes | Path) -> Iterator[Any]:
 
 def _duration_s(container: Any, stream: Any) -> float | None:
     """End of the stream as the header has it, in seconds from the start of the file; None where it does not say."""
-    if stream.duration is not None:
-        seconds = float((stream.duration + (stream.start_time or 0)) * stream.time_base)
-    elif container.duration is not None:
-        seconds = container.duration / av.time_base
-    else:
+    seconds = header_s(container, stream)
+    if math.isinf(seconds):
         return None
     if seconds > MAX_SECONDS:
         raise DecodeError(f"{seconds:.0f} s long; the limit is {MAX_SECONDS:.0f} s")
     return seconds
 
 
-def _check_complete(what: str, expected_s: float | None, found_s: float) -> None:
+def _check_complete(what: str, container: Any, stream: Any, found_s: float) -> None:
     if found_s > MAX_SECONDS:
         raise DecodeError(f"{found_s:.0f} s of {what}; the limit is {MAX_SECONDS:.0f} s")
-    if expected_s is not None and found_s < expected_s - MISSING_S:
-        raise DecodeError(f"truncated: {found_s:.2f} s of {what} where the header says {expected_s:.2f} s")
+    if is_truncated(container, stream, found_s):
+        told_s = header_s(container, stream)
+        raise DecodeError(f"truncated: {found_s:.2f} s of {what} where the header says {told_s:.2f} s")
 
 
 def _check_riff(source: BinaryIO) -> None:
-    """Refuse a wav file shorter than its header says: FFmpeg would decode what is there and stay silent."""
-    head, size = source.read(8), source.seek(0, io.SEEK_END)
+    """Refuse a wav file whose sound is cut off: FFmpeg would decode what is there and stay silent.
+
+    What RIFF says of the whole file is not looked at: many writers are off by some bytes.
+    """
+    size = source.seek(0, io.SEEK_END)
     source.seek(0)
-    if head[:4] == b"RIFF" and len(head) == 8:
-        says = int.from_bytes(head[4:], "little") + 8
-        if size < says < 2**32:  # streaming writers put 0 or 2**32 - 1
-            raise DecodeError(f"truncated: {size} bytes where the header says {says}")
+    head = source.read(12)
+    if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:] == b"WAVE":
+        place, says = _wav_data(source, size)
+        if says is not None and size + _WAV_SLACK < place + says:
+            raise DecodeError(f"truncated: {size} bytes where the header says {place + says}")
+    source.seek(0)
+
+
+def _wav_data(source: BinaryIO, size: int) -> tuple[int, int | None]:
+    """Where a wav file's samples begin and how many bytes they are; None where the header does not tell."""
+    place, long = 12, None
+    for _ in range(_WAV_CHUNKS):
+        if place + 8 > size:
+            break
+        source.seek(place)
+        name, says = source.read(4), int.from_bytes(source.read(4), "little")
+        place += 8
+        if name == b"ds64":  # of RF64, for files above 4 GiB
+            long = int.from_bytes(source.read(16)[8:], "little")
+        if name == b"data":
+            if says == 2**32 - 1 and long:
+                return place, long if long < 2**63 else None
+            written_later = says == 0 or any(abs(says - power) < _WAV_NEAR for power in (2**31, 2**32))
+            return place, None if written_later else says
+        place += says + says % 2
+    return place, None
 
 
 def _reason(error: Exception) -> str:

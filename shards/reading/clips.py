@@ -140,7 +140,7 @@ class Clips(Dataset[Batch]):
             if values is not None and feature.spec.is_timed:
                 steps[modality] = Steps(values, from_bytes(members[times]))
             elif values is not None:
-                steps[modality] = feature_steps(values, feature.spec)
+                steps[modality] = feature_steps(values, feature.spec, record.frames)
         return self._cut(Sample(record=record, epoch=epoch, steps=steps))
 
     def _values(self, sample_id: int, key: str, modality: str, members: Mapping[str, bytes]) -> np.ndarray | None:

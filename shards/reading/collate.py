@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shards.record import ClipRecord, Word
+from shards.media.spans import leaks, spans
+from shards.record import ClipRecord, FrameTimes, Word
 from shards.words.words import AnyVocabulary
 from triptych.batch import UNLABELLED, Batch, Track
 from triptych.labels import LabelSpec, Number, Series
@@ -46,10 +47,19 @@ def text_steps(words: Sequence[Word], vocabulary: AnyVocabulary) -> Steps:
     return Steps(np.array(ids, dtype=np.int64), np.array(times, dtype=np.float32).reshape(-1, 2))
 
 
-def feature_steps(values: np.ndarray, spec: FeatureSpec) -> Steps:
-    """A feature with a rate, and what each step was computed from: `i / rate_hz + support_s`."""
+def feature_steps(values: np.ndarray, spec: FeatureSpec, frames: FrameTimes | None = None) -> Steps:
+    """A feature with a rate, and what each step was computed from: `i / rate_hz + support_s`.
+
+    Where the clip tells when its frames are shown (`frames`), and one that stands for a step shows more than that, each
+    step has the times of its frame.
+    """
     assert spec.rate_hz is not None
-    return Steps(values, _times(len(values), spec.rate_hz, spec.support_s))
+    times = _times(len(values), spec.rate_hz, spec.support_s)
+    if frames is not None and len(values) and spec.is_of_frames:
+        shown = spans(frames, len(values), spec.rate_hz)
+        if leaks(shown, times):
+            times = shown.astype(np.float32)
+    return Steps(values, times)
 
 
 @lru_cache(maxsize=1024)  # clips of one length have the same times

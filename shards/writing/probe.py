@@ -1,7 +1,7 @@
 """Opens one clip completely: what is not proven readable here never gets into a shard. Runs in a child process."""
 
 import io
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from shards.media.decode import (
     video_of,
 )
 from shards.media.media_form import StoreConfig, as_frames
-from shards.record import Cut, RawClip
+from shards.media.spans import frame_times
+from shards.record import Cut, FrameTimes, RawClip
 
 _SAMPLE_RATE_HZ = 16000
 _PROOF_RATE_HZ = 25.0
@@ -51,6 +52,7 @@ class Opened:
     """Of the longer of sound and picture, the picture to within one frame; that of the corpus where there is none."""
     has_audio: bool
     has_video: bool
+    frames: FrameTimes | None
 
 
 def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
@@ -61,8 +63,11 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
     """
     media = media_of(job)
     media |= {extension: read_file(path) for extension, path in job.attachments.items()}
+    film = media.get("mp4")
+    shown = None if film is None else frame_times(film)
     if store.media == "frames":
         media = as_frames(media, store)
+        shown = shown and replace(shown, stored_hz=store.rate_hz)
     audio_bytes, video_bytes = audio_of(media), video_of(media)
     samples = None if audio_bytes is None else decode_audio(audio_bytes, _SAMPLE_RATE_HZ)
     computed = {modality: (feature, feature.compute(media)) for modality, feature in build(features).items()}
@@ -85,6 +90,7 @@ def open_clip(job: Job, features: FeaturesConfig, store: StoreConfig) -> Opened:
         duration_s=max(seconds),
         has_audio=samples is not None,
         has_video=frames is not None,
+        frames=None if frames is None else shown,
     )
 
 

@@ -37,7 +37,6 @@ PACKAGES = (
     "transformers",
     "numpy",
     "webdataset",
-    "decord",
     "av",
 )
 

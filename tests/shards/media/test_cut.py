@@ -103,14 +103,14 @@ def test_the_same_recording_gives_the_same_bytes(recording: Path) -> None:
 
 
 def test_only_what_is_near_is_decoded(make_clip: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, decoded, timed = make_clip(tmp_path / "long.mp4", seconds=20, size=32), list[Any](), module._timed
+    path, decoded, timed = make_clip(tmp_path / "long.mp4", seconds=20, size=32), list[Any](), module.timed
 
     def counted(frames: Any, zero_s: Fraction) -> Any:
         for pair in timed(frames, zero_s):
             decoded.append(pair)
             yield pair
 
-    monkeypatch.setattr(module, "_timed", counted)
+    monkeypatch.setattr(module, "timed", counted)
     monkeypatch.setattr("shards.media.decode.MAX_BYTES", 1000)  # a recording may have any size
     cut_media(path, None, Cut(start_s=18, end_s=18.4))
     assert len(decoded) < 10 + 12 + 25  # to the key frame, the cut, and 1.4 s of sound in packets of 64 ms

@@ -10,7 +10,7 @@ from shards.writing.probe import Job, Opened, open_clip
 
 
 def test_damaged_headers_cost_their_clip_only(make_clip, tmp_path: Path) -> None:
-    """decord crashes the process on some of these files (signal 11), which must be a reason like any other."""
+    """Where a decoder refuses one, or crashes, that is a reason like any other."""
     whole = make_clip(tmp_path / "whole.mp4", seconds=1.0).read_bytes()
     start = whole.find(b"moov")
     end = start + int.from_bytes(whole[start - 4 : start], "big") - 4
