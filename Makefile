@@ -29,7 +29,7 @@ demo: .venv/installed
 	python -m shards write synthetic corpus.synthetic.root=data/demo/raw out=data/demo/clips
 	python -m shards check data/demo/clips
 	python -m shards show data/demo/clips
-	torchrun --standalone --nproc-per-node $(PROCESSES) -m pretrain demo stream.shards=data/demo/clips runs=runs/demo name=pretrain
+	torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node $(PROCESSES) -m pretrain demo stream.shards=data/demo/clips runs=runs/demo name=pretrain
 	python -m shards write synthetic_labelled corpus.synthetic.root=data/demo/raw_labelled out=data/demo/labelled
 	python -m linear_probe synthetic encoder=$(ENCODER) shards=data/demo/labelled out=runs/demo/probe
 	python -m triptych.score runs/demo/probe/predictions.csv protocol=synthetic out=runs/demo/scores

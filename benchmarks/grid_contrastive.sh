@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1
 train() {
     local name=$1-seed-$2 seed=$2 config=$3
     shift 3
-    torchrun --standalone --nproc-per-node 2 -m pretrain "$config" \
+    torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m pretrain "$config" \
         runs="$out" name="$name" seed="$seed" stream.shards="$out/shards" "$@"
 }
 

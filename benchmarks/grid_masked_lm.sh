@@ -20,7 +20,7 @@ runs=()
 for seed in 0 1 2; do
     for config in grid_text_only grid grid_hide_text_audio grid_hide_all; do
         name=$config-seed-$seed
-        torchrun --standalone --nproc-per-node 2 -m pretrain "$config" \
+        torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m pretrain "$config" \
             runs="$out" name="$name" seed="$seed" stream.shards="$out/shards"
         runs+=("$out/$name")
     done

@@ -5,7 +5,7 @@ import sys
 from triptych import config as configs
 
 HELP = """usage: python -m finetune CONFIG [a.b=c ...]
-       torchrun --standalone --nproc-per-node N -m finetune CONFIG [a.b=c ...]
+       torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node N -m finetune CONFIG [a.b=c ...]
 
 Train an encoder and a head together on labelled clips. The step that is best on valid is kept, and what it says of the
 held-out clips is scored once, after every choice. Several seeds give one row with its spread.

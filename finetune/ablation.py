@@ -13,7 +13,7 @@ from triptych import config as configs
 from triptych.config import UserError, nearest
 
 HELP = """usage: python -m finetune.ablation ROWS CONFIG [a.b=c ...]
-       torchrun --standalone --nproc-per-node N -m finetune.ablation ROWS CONFIG [a.b=c ...]
+       torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node N -m finetune.ablation ROWS CONFIG [a.b=c ...]
 
 What does each part of a system bring? One fine-tuning a row, without that part, and one report of all of them: every
 row's scores with their intervals, bars, and the paired difference of one row, the whole system, to each other.

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.config import UserError
-from triptych.files import sha256, sync, write_atomically
+from triptych.files import sha256, write_atomically
+from triptych.refusals import lock, move, sync
 
 FORMAT_VERSION = 1
 """Of the files and of what is computed: raised where the same settings give other numbers."""
@@ -86,7 +87,7 @@ class FeatureCache:
                     np.save(file, array, allow_pickle=False)
                 sync(temporary)
                 told = {"sha256": sha256(temporary), "identity": _plain(identity)}
-                temporary.rename(path)
+                move(temporary, path)
                 write_atomically(description, json.dumps(told, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"cache {self.folder}: features cannot be kept ({error}); make room there") from None
@@ -111,8 +112,8 @@ class FeatureCache:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One process at a time: two would write the array of the one and the hash of the other."""
-        with (self.folder / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with the process, however that ends
+        with (self.folder / "lock").open("ab") as file:
+            lock(file, wait=True, where=self.folder, by=fcntl.flock)  # ends with the process, however that ends
             yield
 
 

@@ -1,7 +1,7 @@
 """Pretrain an encoder on a shard set.
 
     python -m pretrain CONFIG [a.b=c ...]                              one process
-    torchrun --standalone --nproc-per-node 2 -m pretrain CONFIG [a.b=c ...]         two processes on this machine
+    torchrun --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m pretrain CONFIG [a.b=c ...]    on one machine
     sbatch --nodes=8 ... slurm/pretrain.sbatch CONFIG [a.b=c ...]      many nodes
 
 CONFIG is a YAML file or the name of a shipped one (configs/pretrain). The fields are those of pretrain.config; any of

@@ -1,6 +1,7 @@
 """One pretraining run, from its config to an exported encoder."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -52,12 +53,13 @@ def pretrain(config: PretrainConfig) -> int:
     Raises:
         UserError: a config, a shard set or a run folder that does not fit, or a loss that is not finite.
     """
+    if config.check:  # trains nothing, and needs no other rank: also in a shell of salloc
+        launch = processes.announced(os.environ)
+        if launch.rank == 0:
+            check(config, launch.world)
+        return 0
     distributed = processes.init()
     try:
-        if config.check:
-            if distributed.is_main:
-                check(config, distributed.world)
-            return 0
         return _run(config, distributed)
     finally:
         distributed.shutdown()

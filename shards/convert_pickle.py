@@ -33,6 +33,7 @@ from shards.corpora.mosei import COLUMNS
 from shards.record import SPLITS
 from triptych.config import UserError, load
 from triptych.files import write_atomically
+from triptych.refusals import move
 
 ARRAYS = ("text", "text_bert", "audio", "vision")
 LENGTHS = ("audio_lengths", "vision_lengths")
@@ -94,7 +95,7 @@ def convert(source: Path, out: Path, max_bytes: int) -> dict[str, int]:
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(scratch / "segments.csv", text.getvalue())
-        scratch.rename(out)
+        move(scratch, out)
     except OSError as error:
         raise UserError(f"out: {out} cannot be written: {error.strerror}") from None
     finally:

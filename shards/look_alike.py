@@ -19,6 +19,7 @@ from omegaconf import MISSING
 from rich.console import Console
 
 from triptych.config import UserError, load, nearest
+from triptych.refusals import move
 
 CORPORA: tuple[str, ...] = ("avec2017", "avec2019", "iemocap", "meld", "mosei", "mosi", "ravdess")
 """Each is the module `shards.corpora.look_alikes.<name>` with `make(folder, seed)`, which fills an empty folder."""
@@ -67,6 +68,6 @@ def make(corpus: str, out: Path, seed: int = 0) -> None:
             folder = Path(scratch) / "made"
             folder.mkdir()
             import_module(f"shards.corpora.look_alikes.{corpus}").make(folder, seed)
-            folder.rename(out)
+            move(folder, out)
     except OSError as error:
         raise UserError(f"out: {out} cannot be written: {error.strerror}") from None

@@ -23,7 +23,8 @@ from shards.words.words import Vocabulary
 from shards.writing.probe import npy
 from shards.writing.work_folder import Plan, Report, Work, full_disk_told, locked
 from triptych.config import UserError, load
-from triptych.files import sync, write_atomically
+from triptych.files import write_atomically
+from triptych.refusals import move, sync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,7 @@ def _place(work: Work, plan: Plan, planned: Sequence[ShardInfo]) -> list[ShardIn
         here, there = work.folder / info.name, work.out / f"{stem}.tar"
         try:
             if here.exists():
-                here.rename(there)
+                move(here, there)
             index = (work.folder / info.index).read_bytes()
             whole = there.stat().st_size == info.size and hashlib.sha256(index).hexdigest() == info.index_sha256
         except OSError:

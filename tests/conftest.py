@@ -249,8 +249,16 @@ class Demo:
 
     def torchrun(self, runs: Path, *overrides: str) -> list[str]:
         """The whole command of two processes."""
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        return [*launcher, "-m", "pretrain", *self.arguments(runs, *overrides)]
+        one_node = ["--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *one_node,
+            "-m",
+            "pretrain",
+            *self.arguments(runs, *overrides),
+        ]
 
     def run(
         self, runs: Path, *overrides: str, processes: int = 1, timeout_s: float = 280

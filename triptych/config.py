@@ -22,6 +22,10 @@ from triptych import typed_yaml
 
 T = TypeVar("T")
 
+LOST = 141
+"""Exit status where standard output was lost (`... | head`, a full disk), as of a process that SIGPIPE ended: 1 says
+that something is wrong with what was asked about."""
+
 
 class UserError(ValueError):
     """A mistake of the user's, told in one message that says what, where and what to do; commands print only that."""
@@ -134,6 +138,7 @@ def chosen(owner: Any) -> tuple[str, Any]:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's main function: a user's mistake is printed as one message, anything else keeps its traceback."""
+    _open_streams()
     try:
         status = main() or 0
         sys.stdout.flush()
@@ -144,9 +149,41 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("stopped by the keyboard", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `... --help | head`; else Python would complain once more when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except SystemExit as leaving:  # rich's answer to a pipe that is closed is status 1, which means something else here
+        if isinstance(leaving.__context__, BrokenPipeError):
+            _leave_without_output()
+        raise
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) or _is_lost():
+            _leave_without_output()
+        raise
+
+
+def _open_streams() -> None:
+    """Where a daemon or cron closed them, what is said goes nowhere; a file opened later must not take their place."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115  (until the process ends)
+
+
+def _is_lost() -> bool:
+    """Whether standard output cannot be written to: not even a blank. What was refused once may be dropped by now."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b" ")
+    except OSError:
+        return True
+    return False
+
+
+def _leave_without_output() -> None:
+    """End with `LOST`; what could not be written is dropped, else Python would complain once more when it flushes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(LOST)
 
 
 def _name(source: Path | dict[str, Any]) -> str:

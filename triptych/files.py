@@ -1,8 +1,9 @@
 """Files that are whole or absent, and their hashes. No torch."""
 
 import hashlib
-import os
 from pathlib import Path
+
+from triptych.refusals import sync
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -12,15 +13,6 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     sync(temporary)
     temporary.rename(path)
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk, so that they survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256(path: Path) -> str:

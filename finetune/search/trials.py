@@ -6,8 +6,6 @@ whose lock is free has lost its worker, and whoever comes next goes on with it f
 """
 
 import contextlib
-import errno
-import fcntl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from finetune.search.config import SearchConfig
+from triptych.refusals import lock
 
 STUDY = "search"
 JOURNAL = "study.jsonl"
@@ -159,14 +158,7 @@ def locked(path: Path, wait: bool) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        free = True
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            free = False
-        yield free
+        yield lock(file, wait=wait, where=path.parent)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -33,6 +33,7 @@ from shards.corpora.voxceleb2 import VoxCeleb2Config
 from shards.record import RawClip
 from shards.writing.pool import end_with
 from triptych.config import UserError
+from triptych.refusals import move
 
 MARKER = "synthetic.json"
 """Holds the config that made the folder."""
@@ -132,7 +133,7 @@ def generate(config: SyntheticConfig) -> Path:
             (folder / "vox2_meta.csv").write_text(_meta(config, clips))
         (folder / MARKER).write_text(json.dumps(_identity(config), indent=2) + "\n")
         try:
-            folder.rename(root)
+            move(folder, root)
         except OSError:  # another process was faster; its clips are the same
             if not _is_complete(root, config):
                 raise

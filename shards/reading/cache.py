@@ -4,7 +4,6 @@ A file is downloaded into `<sha256>.part`, whose lock keeps every other process 
 when its bytes are proven. A dead process leaves a part without a lock; the next one that needs room removes it.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from triptych.config import UserError
+from triptych.refusals import FULL, lock, reserve
 
 GIB = 2**30
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 WAIT_S = 0.2
 """Between two looks whether others' downloads are done and may be evicted."""
 
@@ -89,7 +88,7 @@ class Cache:
                             path.with_suffix(".part").rename(path)
                         return file
         except OSError as error:
-            if error.errno in FULL_DISK:
+            if error.errno in FULL:
                 raise UserError(
                     f"cache.folder {self.folder}: the disk is full: {size / GIB:.3g} GiB are wanted, "
                     f"{shutil.disk_usage(self.folder).free / GIB:.3g} are free; give a larger disk, or lower cache.gib "
@@ -107,7 +106,7 @@ class Cache:
     def _locked_part(self, path: Path) -> Iterator[BinaryIO | None]:
         """The part, locked; None if the process that had it finished or gave up. Removed unless it was renamed."""
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as part:
-            fcntl.flock(part, fcntl.LOCK_EX)  # ends with the process, however that ends
+            lock(part, wait=True, where=self.folder, by=fcntl.flock)  # ends with the process, however that ends
             if not _is_at(part, path):
                 yield None
                 return
@@ -120,8 +119,8 @@ class Cache:
     @contextmanager
     def _nobody_else_looking(self) -> Iterator[None]:
         """While files are counted none is renamed, or it would count twice or not at all."""
-        with (self.folder / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with (self.folder / "lock").open("ab") as file:
+            lock(file, wait=True, where=self.folder, by=fcntl.flock)
             yield
 
     def _make_room(self, part: BinaryIO, own: Path, size: int) -> bool:
@@ -146,7 +145,7 @@ class Cache:
             if used + size > self.limit:
                 return False
             if size:  # seen by others as used, and a full disk is known before the download
-                os.posix_fallocate(part.fileno(), 0, size)
+                reserve(part, size)
             return True
 
 
@@ -160,9 +159,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 def _remove_if_dead(path: str) -> bool:
     """Remove a part that no living process downloads."""
     with open(path, "rb") as part:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(part, wait=False, where=Path(path).parent, by=fcntl.flock):
             return False
         if _is_at(part, Path(path)):
             os.unlink(path)

@@ -14,10 +14,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from shards.reading.cache import FULL_DISK, GIB, Cache, CacheConfig
+from shards.reading.cache import GIB, Cache, CacheConfig
 from shards.reading.plan import SHARDS_PER_BLOCK
 from shards.record import ShardInfo
 from triptych.config import UserError
+from triptych.refusals import FULL
 
 T = TypeVar("T")
 
@@ -290,7 +291,7 @@ def retry(what: str, attempt: Callable[[], T]) -> T:
                     f"{what}: damaged where it lies: {reason} ({wrong} downloads); copy it there again"
                 ) from None
         except Exception as error:
-            if isinstance(error, UserError) or getattr(error, "errno", None) in FULL_DISK:
+            if isinstance(error, UserError) or getattr(error, "errno", None) in FULL:
                 raise
             reason = f"{type(error).__name__}: {str(error).strip() or 'no reason given'}".splitlines()[0][:300]
             if not _passes(error):

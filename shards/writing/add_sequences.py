@@ -41,13 +41,13 @@ from shards.writing.work_folder import PlannedShard, Work, as_identity
 from shards.writing.write_planned import Sample, fill_part
 from triptych.batch import Batch, Track
 from triptych.config import UserError
-from triptych.files import sync
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoder
 from triptych.models.load import SystemConfig, build, save_encoder
 from triptych.models.pairwise import AudioTowerConfig, PairwiseConfig, TextTowerConfig, VideoTowerConfig
 from triptych.models.steps import spread
 from triptych.models.towers.stored import StoredConfig
+from triptych.refusals import move, sync
 
 ENCODER = "encoder"
 """Folder of the encoder in that of the shard set."""
@@ -134,7 +134,7 @@ def _save_encoder(opened: Opened, specs: Mapping[str, FeatureSpec], work: Work) 
     for file in temporary.iterdir():
         sync(file)
     try:
-        temporary.rename(folder)
+        move(temporary, folder)
     except OSError:  # that of another part, or of a killed start
         description = folder / "config.json"
         if not description.is_file() or description.read_bytes() != (temporary / description.name).read_bytes():

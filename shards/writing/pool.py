@@ -3,10 +3,12 @@
 `concurrent.futures` gives up the whole pool when a child dies and cannot say whose fault it was.
 """
 
+import math
 import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +24,10 @@ R = TypeVar("R")
 
 _CONTEXT = get_context("forkserver")
 """A fork of a caller with torch's threads can deadlock; spawn would load everything again for each child."""
+_PATIENCE = 10
+"""Times the processor's time that a job may take by the clock."""
+_LOOK_S = 0.05
+"""At least, until a late child is looked at again."""
 _AHEAD = 4
 """Jobs a child in flight or waiting to be handed out in order: bounds memory while one clip is slow."""
 
@@ -51,6 +57,23 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Fault:
+    """What a child says of a fault of the program."""
+
+    told: str
+
+
+class OurFault(RuntimeError):
+    """The program is at fault, or a library that it stands on has changed: no clip is to blame or given up."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__(
+            "a fault of this program, or a version of a library that it does not fit; no clip is damaged by it. Please "
+            f"report it with these lines:\n{told}"
+        )
+
+
 class _Child:
     """One process and what it is doing."""
 
@@ -61,10 +84,23 @@ class _Child:
         theirs.close()
         self.number: int | None = None
         self.deadline = 0.0
+        self._given_up = 0.0
+        self._timeout_s = self._cpu_s = 0.0
 
     def start(self, number: int, job: Any, timeout_s: float) -> None:
-        self.number, self.deadline = number, time.monotonic() + timeout_s
+        now = time.monotonic()
+        self.number, self.deadline, self._given_up = number, now + timeout_s, now + _PATIENCE * timeout_s
+        self._timeout_s, self._cpu_s = timeout_s, _cpu_s(self.process.pid)
         self.connection.send(job)
+
+    def is_late(self) -> bool:
+        """Whether the job used up its time: of a processor, since others may be at work on this machine; of the clock,
+        `_PATIENCE` times as much, for it may hang and use none."""
+        now, used_s = time.monotonic(), _cpu_s(self.process.pid) - self._cpu_s
+        if now < self.deadline:
+            return False
+        self.deadline = min(self._given_up, now + max(_LOOK_S, self._timeout_s - used_s))
+        return now >= self._given_up or used_s >= self._timeout_s
 
     def stop(self) -> None:
         self.connection.close()
@@ -79,7 +115,10 @@ class ChildPool(Generic[J, R]):
         function: importable by name; it and its results must be picklable. A DecodeError it raises becomes a Failure
             with that message, any other exception one with its type.
         num_children: processes; one that crashed or hung is replaced.
-        timeout_s: of one job.
+        timeout_s: of one job, in seconds of a processor; by the clock it may take ten times as long.
+
+    Raises:
+        OurFault: `run`, where the function fails as only a fault in the program does.
     """
 
     def __init__(self, function: Callable[[J], R], num_children: int, timeout_s: float) -> None:
@@ -139,18 +178,31 @@ class ChildPool(Generic[J, R]):
                 continue
             if child.connection in ready:
                 try:
-                    results[number], child.number = child.connection.recv(), None
+                    result, child.number = child.connection.recv(), None
+                    if isinstance(result, _Fault):
+                        raise OurFault(result.told)
+                    results[number] = result
                     continue
                 except (EOFError, OSError):  # OSError: it died while it sent its result
                     child.process.join(timeout=5)
                     reason = f"the process that opened it died ({_exit(child.process.exitcode)})"
-            elif time.monotonic() >= child.deadline:
-                reason = f"not done after {self.timeout_s:g} s"
+            elif child.is_late():
+                reason = f"not done after {self.timeout_s:g} s of a processor, or {_PATIENCE} times that by the clock"
             else:
                 continue
             results[number] = Failure(reason)
             child.stop()
             children[place] = _Child(self.function, self._parent)
+
+
+def _cpu_s(pid: int | None) -> float:
+    """Seconds of a processor that a process has used; infinity where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return math.inf
 
 
 def _module(function: Callable[..., Any]) -> str:
@@ -180,6 +232,8 @@ def _serve(connection: Connection, parent: Connection, function: Callable[[Any],
             result = function(job)
         except DecodeError as error:
             result = Failure(str(error))
+        except (TypeError, AttributeError, NameError, ImportError):
+            result = _Fault(traceback.format_exc())
         except Exception as error:
             result = Failure(f"{type(error).__name__}: {error}")
         connection.send(result)

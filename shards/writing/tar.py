@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shards.record import Member, ShardIndex, ShardInfo
-from triptych.files import sync, write_atomically
+from triptych.files import write_atomically
+from triptych.refusals import sync
 
 
 class ShardWriter:

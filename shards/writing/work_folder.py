@@ -11,7 +11,6 @@ The merge moves the shards out and removes the folder.
 """
 
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -25,7 +24,8 @@ from typing import IO, Any
 from shards.counts.summary import Tally
 from shards.record import Cut, RawClip, ShardInfo, Word
 from triptych.config import UserError, flatten
-from triptych.files import sync, write_atomically
+from triptych.files import write_atomically
+from triptych.refusals import FULL, lock, move, sync
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +127,11 @@ class Work:
         out = self.out
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lock = (out / ".lock").open("w")
+            file = (out / ".lock").open("w")
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-        with lock, full_disk_told(out):
-            locked(lock, wait=True)  # the parts of an array start at once; one of them scans
+        with file, full_disk_told(out):
+            locked(file, wait=True)  # the parts of an array start at once; one of them scans
             try:
                 if (out / "manifest.json").exists():
                     raise UserError(f"{out}: there is a shard set already; remove the folder, or choose out=FOLDER")
@@ -167,7 +167,7 @@ class Work:
             (folder / "config.yaml").write_text(config)
             write_atomically(folder / "plan.json", json.dumps(asdict(plan), indent=1))
             try:
-                folder.rename(self.folder)
+                move(folder, self.folder)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
@@ -302,11 +302,7 @@ def locked(file: IO[Any], *, wait: bool = False) -> bool:
     A file system without locks cannot be asked. There, two writers of one shard are a waste and no harm: they write the
     same bytes, each under a name of its own.
     """
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
+    return lock(file, wait=wait, where=Path(file.name).parent)
 
 
 @contextmanager
@@ -315,7 +311,7 @@ def full_disk_told(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise UserError(
             f"{out}: {error.strerror}; make room and start the same command again, shards that are done stay"

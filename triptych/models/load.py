@@ -29,6 +29,7 @@ from triptych.models.cross_modal import CrossModalConfig
 from triptych.models.encoder import Encoder
 from triptych.models.pairwise import PairwiseConfig
 from triptych.models.saved import FILES, NONE_SAVED, SavedModels
+from triptych.refusals import follow_umask
 
 FORMAT_VERSION = 1
 
@@ -88,6 +89,7 @@ def save_encoder(encoder: Encoder, folder: Path, state: Mapping[str, Tensor] | N
         name: tensor.detach().float().cpu().contiguous() for name, tensor in (state or encoder.state_dict()).items()
     }
     save_file(weights, folder / "model.safetensors")
+    follow_umask(folder / "model.safetensors")
     (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in encoder.words), encoding="utf-8")
     models = SavedModels.within(encoder).files
     for name, content in models.items():

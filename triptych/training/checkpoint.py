@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from triptych.config import UserError
-from triptych.files import sha256, sync
+from triptych.files import sha256
+from triptych.refusals import follow_umask, move, sync
 from triptych.training.distributed import Distributed
 from triptych.training.engine import Files
 
@@ -72,11 +73,12 @@ class Checkpoints:
                 temporary.mkdir(parents=True)
                 for name, tensors in files.items():
                     save_file(tensors, temporary / f"{name}.safetensors")
+                    follow_umask(temporary / f"{name}.safetensors")
                 (temporary / "state.json").write_text(json.dumps({"step": step, **extra}, indent=1))
                 save_encoder(temporary / "encoder", encoder)
                 _seal(temporary)
                 shutil.rmtree(self.path(step), ignore_errors=True)  # of an earlier start, if any
-                temporary.rename(self.path(step))
+                move(temporary, self.path(step))
                 sync(self.folder)
             except Exception as error:  # safetensors has an error of its own for a full disk
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -117,7 +119,7 @@ class Checkpoints:
                     for newer in steps[steps.index(step) + 1 :]:
                         aside = self.folder / f"damaged-{self.path(newer).name}"
                         shutil.rmtree(aside, ignore_errors=True)
-                        self.path(newer).rename(aside)
+                        move(self.path(newer), aside)
                     return step
                 LOG.warning("warning: %s is damaged (%s); trying the one before", self.path(step), damage)
             if steps:

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,8 @@ from triptych.config import UserError
 
 T = TypeVar("T")
 
+TELL_AFTER_S = 10.0
+"""How long a rank waits for the others at the start before it says so."""
 TIMEOUT_MINUTES = 10
 """How long a rank waits for the others before it calls the run dead. Nothing that a rank does alone takes that long."""
 
@@ -182,8 +185,31 @@ def init(device: Literal["auto", "cpu", "cuda"] = "auto") -> Distributed:
             os.environ.setdefault("MASTER_PORT", "29500")
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
         else:
-            dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=timeout)
+            with _waiting_told(launch):
+                dist.init_process_group(backend, rank=launch.rank, world_size=launch.world, timeout=timeout)
     return Distributed(launch.rank, launch.world, launch.local_rank, place, backend, inherited)
+
+
+@contextlib.contextmanager
+def _waiting_told(launch: Launch) -> Iterator[None]:
+    """Say for whom this rank waits, if that takes long: a rank that was never started is the usual reason."""
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+    def tell() -> None:
+        print(
+            f"rank {launch.rank} of {launch.world} waits for the other ranks at {address}, {TIMEOUT_MINUTES} minutes "
+            "at most; were all of them started (one process a rank, by srun or torchrun)?",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    timer = threading.Timer(TELL_AFTER_S, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
@@ -208,6 +234,14 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         if not 0 <= launch.rank < launch.world:
             raise UserError(f"{rank}={launch.rank} does not fit {world}={launch.world}")
         return launch
+    return Launch(rank=0, world=1, local_rank=0)
+
+
+def announced(environment: Mapping[str, str]) -> Launch:
+    """Rank and number of ranks that a launcher, or an allocation of Slurm, announces, whether or not they can meet."""
+    for rank, world in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if world in environment:
+            return Launch(int(environment.get(rank, "0")), int(environment[world]), 0)
     return Launch(rank=0, world=1, local_rank=0)
 
 

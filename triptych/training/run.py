@@ -1,8 +1,6 @@
 """The run folder: what the run is (config.yaml), where it ran (environment.json) and how it went (metrics.jsonl)."""
 
 import datetime
-import errno
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +18,7 @@ from triptych import config as configs
 from triptych import provenance
 from triptych.config import UserError
 from triptych.files import write_atomically
+from triptych.refusals import lock, move
 from triptych.training.distributed import Distributed
 
 LOG = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.copytree(checkpoint / "encoder", temporary)
             shutil.rmtree(self.path / "encoder", ignore_errors=True)
-            temporary.rename(self.path / "encoder")
+            move(temporary, self.path / "encoder")
 
         self.distributed.on_main(copy)
 
@@ -204,16 +203,11 @@ def _lock(path: Path) -> None:
     which may outlive a killed run by seconds, do not inherit it.
     """
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)  # never closed, which would give up the lock
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another job"
-            raise UserError(
-                f"{path}: {holder} is at work in this run folder; wait for its end, stop it, or choose another run name"
-            ) from None
-        LOG.warning("warning: %s: this file system has no locks (%s); see that no other job runs here", path, error)
-        return
+    if not lock(descriptor, wait=False, where=path):
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another job"
+        raise UserError(
+            f"{path}: {holder} is at work in this run folder; wait for its end, stop it, or choose another run name"
+        )
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
 

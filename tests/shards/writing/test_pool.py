@@ -1,3 +1,4 @@
+import builtins
 import math
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.writing.pool import ChildPool, Failure
+from shards.writing.pool import ChildPool, Failure, OurFault
 
 
 def test_results_come_in_the_order_of_the_jobs() -> None:
@@ -55,10 +56,14 @@ def test_a_child_killed_while_it_sends_its_result_costs_its_job_only() -> None:
 def test_a_hang_is_ended_in_time() -> None:
     started = time.monotonic()
 
-    results = list(ChildPool(time.sleep, num_children=1, timeout_s=3).run([0.0, 600.0, 0.01]))
+    results = list(ChildPool(time.sleep, num_children=1, timeout_s=0.3).run([0.0, 600.0, 0.01]))
 
     assert time.monotonic() - started < 60
-    assert results == [(0.0, None), (600.0, Failure("not done after 3 s")), (0.01, None)]
+    assert results == [
+        (0.0, None),
+        (600.0, Failure("not done after 0.3 s of a processor, or 10 times that by the clock")),
+        (0.01, None),
+    ]
 
 
 def test_jobs_are_drawn_as_they_are_needed() -> None:
@@ -96,3 +101,34 @@ def test_busy_children_end_with_a_killed_parent() -> None:
     while any(child.exists() for child in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(child.exists() for child in children)
+
+
+def _burn(seconds: float) -> float:
+    """Use the processor's time, as `seconds` of work do however many others work here."""
+    begin_s = time.process_time()
+    while time.process_time() - begin_s < seconds:
+        pass
+    return seconds
+
+
+def test_a_job_has_its_time_of_the_processor_however_busy_the_machine_is() -> None:
+    # the second waits four times its time without using any, as a clip does on an overloaded machine
+    results = list(ChildPool(time.sleep, num_children=1, timeout_s=0.5).run([0.0, 2.0]))
+    assert [result for _, result in results] == [None, None]
+
+
+def test_a_job_that_computes_for_ever_is_given_up_by_its_own_time() -> None:
+    begin_s = time.monotonic()
+    (done, late) = ChildPool(_burn, num_children=1, timeout_s=1.0).run([0.1, 1e6])
+    assert (done, late[1]) == ((0.1, 0.1), Failure("not done after 1 s of a processor, or 10 times that by the clock"))
+    assert time.monotonic() - begin_s < 60
+
+
+@pytest.mark.parametrize("wrong", ["TypeError", "AttributeError", "ImportError"])
+def test_a_fault_of_the_program_ends_the_work_and_blames_no_clip(wrong: str) -> None:
+    with pytest.raises(OurFault, match=rf"(?s)a fault of this program.*_fail.*{wrong}"):
+        list(ChildPool(_fail, num_children=1, timeout_s=60).run([wrong]))
+
+
+def _fail(wrong: str) -> None:
+    raise getattr(builtins, wrong)("of a library that has changed")
