@@ -263,8 +263,7 @@ def _mp4(path: Path, cut: Cut, sound: _Sound | None) -> bytes | None:
                 packet.duration = ends[packet.pts] - packet.pts
             # the file is as long as its packets in the order of decoding, whose last one need not be the last frame
             last = packets[-1]
-            lacking = times[-1] - (last.dts - packets[0].dts + last.duration)
-            last.duration += max(0, min(lacking, times[-1] - last.pts - last.duration))
+            last.duration = max(last.duration, times[-1] - (last.dts - packets[0].dts))
             for packet in packets:
                 target.mux(packet)
             if sound is not None and heard is not None:
