@@ -38,9 +38,8 @@ All fields, with what they mean: finetune/config.py
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, HELP)) is not None:
+        return status
     from finetune.config import FinetuneConfig
     from finetune.train import run
 

@@ -103,9 +103,8 @@ def run(ablation: AblationConfig, source: Path, overrides: Sequence[str]) -> int
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if len(arguments) < 2 or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, HELP, least=2)) is not None:
+        return status
     ablation = configs.load(AblationConfig, configs.find(arguments[0], "ablation"))
     return run(ablation, configs.find(arguments[1], "finetune"), arguments[2:])
 

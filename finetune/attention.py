@@ -316,9 +316,8 @@ def _spoken(protocol: Protocol, answer: Any) -> str:
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, HELP)) is not None:
+        return status
     return run(arguments[0], arguments[1:])
 
 

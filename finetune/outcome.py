@@ -22,7 +22,7 @@ from finetune.config import Init
 from finetune.evaluation import Said
 from triptych.files import write_atomically
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ALL = "all"
 """The condition of clips as they are."""
@@ -112,7 +112,7 @@ def kept(folder: Path, conditions: Mapping[str, str], keys: Collection[str]) -> 
         try:
             said = _read(path, shown, best)
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-            LOG.warning("warning: %s: is damaged (%s); the clips are predicted again", path, error)
+            logger.warning("warning: %s: is damaged (%s); the clips are predicted again", path, error)
             continue
         if said is not None and said.keys() == set(keys):
             found[condition] = said

@@ -33,7 +33,7 @@ from triptych.modalities import FeatureSpec, reads_words
 from triptych.models.encoder import Encoder
 from triptych.training.distributed import Distributed, read_launch
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,8 @@ All fields, with what they mean: linear_probe/config.py
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, HELP)) is not None:
+        return status
     config = configs.load(ProbeConfig, configs.find(arguments[0], "linear_probe"), arguments[1:])
     if config.watch:
         from linear_probe.watch import watch  # torch loads slowly: a typo in the config should not wait for it

@@ -17,15 +17,14 @@ import sys
 
 from pretrain.config import PretrainConfig
 from pretrain.train import pretrain
-from triptych.config import find, load, run_command
+from triptych.config import find, help_status, load, run_command
 
 
 def main() -> int:
     """The command."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
+    if (status := help_status(arguments, str(__doc__))) is not None:
+        return status
     return pretrain(load(PretrainConfig, find(arguments[0], "pretrain"), arguments[1:]))
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from triptych.config import UserError, nearest, run_command
+from triptych.config import UserError, help_status, nearest, run_command
 
 COMMANDS = {
     "write": ("CONFIG", "raw corpus -> shard set; CONFIG is a file or a shipped name (grid, ...)"),
@@ -43,21 +43,19 @@ def _help() -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
-        return 0 if arguments else 2
+    if (status := help_status(arguments[:1], _help())) is not None:
+        return status
     command, *rest = arguments
     if command not in COMMANDS:
         raise UserError(f"{command}: no such command.{nearest(command, COMMANDS)}")
     module = import_module(f"shards.{MODULES.get(command, command)}")
-    if {"-h", "--help"} & set(rest):
-        print(module.__doc__)
-        return 0
+    if (status := help_status(rest, str(module.__doc__), least=0)) is not None:
+        return status
     if not rest:
         raise UserError(f"{command}: {COMMANDS[command][0]} is missing (python -m shards --help)")
     target, *overrides = rest
-    status: int = module.run(target, overrides)
-    return status
+    ended: int = module.run(target, overrides)
+    return ended
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ to be shared or not.
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,13 +28,13 @@ from rich.table import Table
 
 from shards.corpora.config import CorpusConfig
 from shards.reading.index import ShardSet
+from shards.record import video_id
 from shards.write import WriteConfig
 from triptych.config import UserError, chosen, find, load
 from triptych.files import write_atomically
 from triptych.text_files import read_text
 
 ALL = "all"
-_ID = re.compile(r"([A-Za-z0-9_-]{11})(\[\d+\]|_\d+)?")
 _CONFIGS = (".yaml", ".yml")
 
 
@@ -124,17 +123,6 @@ def overlap(target: str, config: OverlapConfig, corpus: Sequence[str] = ()) -> l
         raise UserError(f"out: {out} cannot be written: {error.strerror}") from None
     console.print(f"exclude list: {out}, {len(exclude)} videos", soft_wrap=True, markup=False)
     return exclude
-
-
-def video_id(name: str) -> str | None:
-    """The YouTube id in a video's or a segment's name; None if it has another form.
-
-    Args:
-        name: `ViyQVpGW05w`, `ViyQVpGW05w[3]` or `ViyQVpGW05w_3`. A name of 11 characters is an id as a whole, also
-            where it ends in `_3`.
-    """
-    match = _ID.fullmatch(name)
-    return None if match is None else match[1]
 
 
 def _is_config(side: str) -> bool:

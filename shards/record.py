@@ -25,6 +25,7 @@ from triptych.protocols.leaks import SPLITS as SPLITS  # what a shard set is div
 FORMAT_VERSION = 2
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+_VIDEO_ID = re.compile(r"([A-Za-z0-9_-]{11})(\[\d+\]|_\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,3 +293,14 @@ class Manifest:
                 "write the shards again, or install the version that wrote them"
             )
         return cls(**{**fields, "shards": [ShardInfo(**shard) for shard in fields["shards"]]})
+
+
+def video_id(name: str) -> str | None:
+    """The YouTube id in a video's or a segment's name; None if it has another form.
+
+    Args:
+        name: `ViyQVpGW05w`, `ViyQVpGW05w[3]` or `ViyQVpGW05w_3`. A name of 11 characters is an id as a whole, also
+            where it ends in `_3`.
+    """
+    match = _VIDEO_ID.fullmatch(name)
+    return None if match is None else match[1]

@@ -149,3 +149,68 @@ def test_writing_shards_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr or f"import {module} loads torch"
+
+
+FLOORS = (
+    ("triptych.labels", "triptych.modalities", "triptych.provenance", "triptych.typed_yaml", "shards.progress"),
+    ("triptych.config", "triptych.batch"),
+    ("triptych.text_files", "triptych.refusals", "triptych.protocols", "shards.files"),
+    ("triptych.files", "shards.record"),
+    ("triptych.models", "triptych.training", "triptych.evaluation", "shards.media"),
+    ("triptych.score", "triptych.report", "triptych.release", "shards.features"),
+    ("shards.words",),
+    ("shards.transcripts",),
+    ("shards.reading",),
+    ("shards.counts", "shards.divisions"),
+    ("shards.writing", "shards.pictures"),
+    ("shards.corpora", "shards.asr"),
+    ("shards.merge", "shards.check", "shards.show", "shards.attention", "shards.vocabulary"),
+    ("shards.write", "shards.add_features", "shards.transcribe", "shards.look_alike", "shards.convert_pickle"),
+    ("shards.overlap",),
+    ("shards.__main__",),
+)
+"""Rooms and files of `triptych` and `shards` from the ground up: each imports from lower floors, and from itself."""
+STAIRS = {
+    ("triptych.config", "triptych.text_files"): "reads its files; what is no text is told by config's own UserError"
+}
+"""Arrows upward that are meant, each with its reason; none when a module is loaded."""
+
+
+def arrows(root: Path) -> set[tuple[str, str]]:
+    """Room -> room of every import between rooms, late ones included; a file at the top is a room of its own."""
+    modules = sources(root)
+    found = set()
+    for name, file in modules.items():
+        for _, module, names in imports(ast.parse(file.read_text())):
+            targets = {f"{module}.{inner}" for inner in names} & modules.keys() or {module} & modules.keys()
+            found |= {(_room(name), _room(target)) for target in targets}
+    return {(start, end) for start, end in found if start != end and "." in start and "." in end}
+
+
+def _room(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def upward(pairs: set[tuple[str, str]]) -> list[str]:
+    """The arrows that do not lead to a lower floor, and rooms that stand on none."""
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    ours = [pair for pair in pairs if pair[0].startswith(("triptych.", "shards.")) and pair not in STAIRS]
+    homeless = {room for pair in ours for room in pair if room not in floor}
+    rising = [f"{start} -> {end}" for start, end in ours if not homeless & {start, end} and floor[start] <= floor[end]]
+    return sorted([*rising, *(f"{room} is on no floor: add it to FLOORS" for room in homeless)])
+
+
+def test_no_arrow_between_rooms_leads_upward() -> None:
+    found = arrows(ROOT)
+    assert len(found) > 60
+    assert upward(found) == []
+    assert set(STAIRS) <= found
+
+
+def test_an_arrow_upward_and_a_new_room_are_named(tmp_path: Path) -> None:
+    root = plant(tmp_path, shards__record="import shards.corpora", shards__cellar="import triptych.config")
+    (root / "shards" / "corpora.py").touch()
+    (root / "triptych" / "config.py").touch()
+    assert upward(arrows(root)) == [
+        "shards.cellar is on no floor: add it to FLOORS", "shards.record -> shards.corpora",
+    ]  # fmt: skip

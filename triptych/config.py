@@ -136,6 +136,19 @@ def chosen(owner: Any) -> tuple[str, Any]:
     )
 
 
+def help_status(arguments: Sequence[str], text: str, least: int = 1) -> int | None:
+    """Print what a command can do where its arguments ask for it, or are too few to say what it should do.
+
+    Returns:
+        The exit status, 0 if help was asked for; None where there is a command to run.
+    """
+    asked = bool({"-h", "--help"} & set(arguments))
+    if not asked and len(arguments) >= least:
+        return None
+    print(text)
+    return 0 if asked else 2
+
+
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command's main function: a user's mistake is printed as one message, anything else keeps its traceback."""
     _open_streams()

@@ -224,9 +224,8 @@ def _licence(licence: str) -> str:
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if len(arguments) < 2 or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if {"-h", "--help"} & set(arguments) else 2
+    if (status := configs.help_status(arguments, HELP, least=2)) is not None:
+        return status
     run, out, *overrides = arguments
     config = configs.load(ReleaseConfig, {"run": run, "out": out}, overrides)
     release(config)

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from triptych.config import UserError, run_command
+from triptych.config import UserError, help_status, run_command
 from triptych.evaluation import results, tables
 from triptych.evaluation.scores import mean_interval
 from triptych.training.run import read_metrics
@@ -165,9 +165,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; see the module."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
+    if (status := help_status(arguments, str(__doc__))) is not None:
+        return status
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if unknown := set(options) - {"out", "title"}:
         raise UserError(f"no option {', '.join(sorted(unknown))}; there are out=FOLDER and title=TEXT")

@@ -287,9 +287,8 @@ def _show(numbers: Mapping[str, Any], console: Console) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The command; see the module."""
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, str(__doc__))) is not None:
+        return status
     path, *overrides = arguments
     score(configs.load(ScoreConfig, {"predictions": path}, overrides))
     return 0

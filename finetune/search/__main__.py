@@ -30,9 +30,8 @@ that is free. All fields, with what they mean: finetune/search/config.py
 def main() -> int:
     """Run the command; see HELP."""
     arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(HELP)
-        return 0 if arguments else 2
+    if (status := configs.help_status(arguments, HELP)) is not None:
+        return status
     try:
         import optuna
     except ImportError:

@@ -19,7 +19,7 @@ from triptych.modalities import FeatureSpec
 from triptych.protocols import registry
 from triptych.protocols.protocol import Protocol
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +91,10 @@ class EvaluationSet:
         """
         suits = check_suits(self.shard_set, inputs, opened.encoder.words, self.protocol.labels)
         if "absent" in suits:
-            LOG.warning("warning: %s: %s; the encoder is used to more", self.shard_set.location, suits["absent"])
+            logger.warning("warning: %s: %s; the encoder is used to more", self.shard_set.location, suits["absent"])
         pretrained = None if opened.folder is None else compare(opened.folder, self.shard_set)
         if pretrained and pretrained.shared:
-            LOG.warning("%s was pretrained on clips that are scored here: %s", called, pretrained.told)
+            logger.warning("%s was pretrained on clips that are scored here: %s", called, pretrained.told)
         return EncoderFacts(
             identity=f"`{short_path(given)}`, model SHA-256 `{opened.sha256}`",
             suits=suits,

@@ -13,9 +13,8 @@ from typing import Any
 
 import yaml
 
-from shards.overlap import video_id
 from shards.reading.index import ShardSet
-from shards.record import ClipRecord
+from shards.record import ClipRecord, video_id
 from triptych.config import UserError
 
 MOST_CLIPS = 200_000

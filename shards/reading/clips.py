@@ -1,6 +1,6 @@
 """The clips of a split, read and put into batches."""
 
-import warnings
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,8 @@ from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.labels import LabelSpec
 from triptych.modalities import FeatureSpec
+
+logger = logging.getLogger(__name__)
 
 
 class DamagedClip(UserError):
@@ -44,7 +46,7 @@ class Clips(Dataset[Batch]):
         features: modality -> feature wanted.
         vocabulary: gives the words, or their pieces, their ids; None leaves text out.
         labels: label name -> what to deliver, see Batch.labels.
-        heard: makes other words of a clip's and its key, before they get their ids.
+        change_words: makes other words of a clip's and its key, before they get their ids.
         prepare: draws masks and targets, see triptych.training.task.Prepare.
         keep_damaged: whether a clip that cannot be read stays in its batch without any modality, told of in
             `Batch.damaged`, instead of ending the run.
@@ -63,7 +65,7 @@ class Clips(Dataset[Batch]):
         labels: Mapping[str, LabelSpec],
         prepare: Callable[[Batch], Batch] | None,
         keep_damaged: bool = False,
-        heard: Callable[[Sequence[Word], str], Sequence[Word]] | None = None,
+        change_words: Callable[[Sequence[Word], str], Sequence[Word]] | None = None,
     ) -> None:
         self.split: Split = shard_set.split(split)
         self._features = features
@@ -71,7 +73,7 @@ class Clips(Dataset[Batch]):
         self._labels = labels
         self._prepare = prepare
         self._keep_damaged = keep_damaged
-        self._heard = heard
+        self._change_words = change_words
         stored = {spec.name: spec for spec in map(FeatureSpec.from_json, shard_set.manifest.features)}
         self._stored = {
             modality for modality, feature in features.items() if stored.get(feature.spec.name) == feature.spec
@@ -82,10 +84,12 @@ class Clips(Dataset[Batch]):
             name = feature.spec.name
             if modality not in self._stored and name in stored:
                 differs = [key for key, value in vars(stored[name]).items() if getattr(feature.spec, key) != value]
-                warnings.warn(
-                    f"{shard_set.location}: the stored feature {name} differs in {', '.join(differs)} from what "
-                    "is wanted, so it is computed while reading, which is slower; write the shards with these settings",
-                    stacklevel=2,
+                logger.warning(
+                    "%s: the stored feature %s differs in %s from what is wanted, so it is computed while reading, "
+                    "which is slower; write the shards with these settings",
+                    shard_set.location,
+                    name,
+                    ", ".join(differs),
                 )
 
     @cached_property
@@ -131,8 +135,8 @@ class Clips(Dataset[Batch]):
         record = ClipRecord.from_json(loads(members["json"]))
         steps: dict[str, Steps] = {}
         words: Sequence[Word] = record.words or ()
-        if self._heard is not None:
-            words = self._heard(words, record.key)
+        if self._change_words is not None:
+            words = self._change_words(words, record.key)
         if self._vocabulary is not None and words:
             steps["text"] = text_steps(words, self._vocabulary)
         for modality, feature in self._features.items():
@@ -162,10 +166,13 @@ class Clips(Dataset[Batch]):
         long = {name: steps for name, steps in sample.steps.items() if len(steps.values) > specs[name].max_length}
         for name in long.keys() - self._warned:
             self._warned.add(name)
-            warnings.warn(
-                f"clip {sample.record.key} has {len(long[name].values)} steps of {specs[name].name} and is cut to "
-                f"{specs[name].max_length}; `python -m shards check` counts all such clips, and the run those it met",
-                stacklevel=2,
+            logger.warning(
+                "clip %s has %d steps of %s and is cut to %d; `python -m shards check` counts all such clips, and the "
+                "run those it met",
+                sample.record.key,
+                len(long[name].values),
+                specs[name].name,
+                specs[name].max_length,
             )
         if not long:
             return sample

@@ -113,7 +113,7 @@ class TrainLoader:
             labels=self.labels,
             prepare=self.prepare,
             keep_damaged=self.stream.max_damaged_share > 0,
-            heard=self._word_errors,
+            change_words=self._word_errors,
         )
 
     @cached_property
@@ -198,7 +198,7 @@ class EvalLoader:
             labels=self.labels,
             prepare=self.prepare,
             keep_damaged=self.max_damaged_share > 0,
-            heard=self.words,
+            change_words=self.words,
         )
 
     @property

@@ -166,7 +166,7 @@ def _samples(
             labels={},
             prepare=None,
             keep_damaged=True,
-            heard=words,
+            change_words=words,
         )
         waiting: deque[MicroBatch] = deque()
         plans = _plans(source, planned, config.batch_clips, waiting)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from shards.__main__ import main
-from shards.overlap import OverlapConfig, overlap, video_id
-from shards.record import ClipRecord
+from shards.overlap import OverlapConfig, overlap
+from shards.record import ClipRecord, video_id
 from triptych.config import UserError
 
 

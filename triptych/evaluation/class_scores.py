@@ -144,6 +144,8 @@ def confusion(truth: ArrayLike, prediction: ArrayLike, num_classes: int) -> NDAr
 def one_hot(classes: ArrayLike, num_classes: int) -> Classes:
     """[N] class indices as [N, C] of 0 and 1: "this class or another", as IEMOCAP's four two-way tables score them.
 
+    For code of one's own: no command calls it.
+
     Raises:
         ValueError: as `accuracy`, or a class index beyond `num_classes`.
     """
@@ -164,6 +166,8 @@ EMOTION_SCORES: Mapping[str, Score] = {
 
 def emotion_scores(truth: ArrayLike, prediction: ArrayLike, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The table of several binary labels: every score of EMOTION_SCORES for each emotion, and their plain means.
+
+    For code of one's own: the commands print it by `triptych.evaluation.conventions`.
 
     MOSEI's six emotions: Khare and Franceschini print w-ACC and weighted F1, FE2E w-ACC and F1, MulT's descendants
     plain accuracy. IEMOCAP's four two-way decisions (MulT, SSE-FT): accuracy and weighted F1; of one choice among four

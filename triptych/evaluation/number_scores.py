@@ -100,6 +100,8 @@ def concordance_correlation(truth: Any, prediction: Any) -> float:
 def sentiment_scores(truth: ArrayLike, prediction: ArrayLike) -> dict[str, float]:
     """Every score that MOSI and MOSEI sentiment is quoted in, from [N] numbers in [-3, 3] (predictions may be beyond).
 
+    For code of one's own: the commands print it by `triptych.evaluation.conventions`.
+
     acc7             both sides clipped to +-3 and rounded half to even. MulT, MMSA, SSE-FT
     acc7_half_away   the same, halves rounded away from zero
     acc5             as acc7, clipped to +-2. MMSA

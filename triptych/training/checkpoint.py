@@ -26,7 +26,7 @@ from triptych.refusals import follow_umask, move, sync
 from triptych.training.distributed import Distributed
 from triptych.training.engine import Files
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SaveEncoder = Callable[[Path, dict[str, Tensor]], None]
 """Writes an encoder's folder, given its whole weights (triptych.models.load.save_encoder)."""
@@ -121,7 +121,7 @@ class Checkpoints:
                         shutil.rmtree(aside, ignore_errors=True)
                         move(self.path(newer), aside)
                     return step
-                LOG.warning("warning: %s is damaged (%s); trying the one before", self.path(step), damage)
+                logger.warning("warning: %s is damaged (%s); trying the one before", self.path(step), damage)
             if steps:
                 raise UserError(
                     f"{self.folder}: none of the {len(steps)} checkpoints is whole; to start over from step 0, remove "

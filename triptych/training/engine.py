@@ -24,7 +24,7 @@ from triptych.training.optim import MOMENTS, OptimizerConfig, lr_at
 from triptych.training.tally import Key, Record, Tally, means, refuse_broken
 from triptych.training.task import Embeddings, Task, Total
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Files = dict[str, dict[str, Tensor]]
 """File name (no ending) -> tensor name -> tensor: what a checkpoint stores."""
@@ -117,7 +117,7 @@ class Engine(ABC):
             report=means(sums, "report") | scaling,
             grad_norm=grad_norm,
             lr=lr,
-            reading=self._heard(own, numbers),
+            reading=self._read_by_all(own, numbers),
             stop=stops > 0,
         )
 
@@ -134,7 +134,7 @@ class Engine(ABC):
         used = scale.value
         scale.update(grad_norm, step)
         if scale.value < used and self.is_main:
-            LOG.warning("warning: step %d left out: its gradient overflows fp16 at a loss scale of %g", step, used)
+            logger.warning("warning: step %d left out: its gradient overflows fp16 at a loss scale of %g", step, used)
         return {"loss_scale": used, "skipped_steps": float(scale.skipped_steps)}
 
     def _accumulate(self, micro_batches: list[Batch], step: int, scale: Mapping[str, float]) -> list[Record]:
@@ -204,7 +204,7 @@ class Engine(ABC):
         if not records:
             return {}
         _, sums, numbers = self._over_ranks("evaluate", records, *own.numbers)
-        damaged = self._heard(own, numbers).damaged
+        damaged = self._read_by_all(own, numbers).damaged
         figures = {f"loss/{name}": value for name, value in means(sums, "loss").items()} | means(sums, "report")
         return figures | ({"damaged_clips": len(damaged)} if damaged else {})
 
@@ -342,12 +342,12 @@ class Engine(ABC):
             )
         return total
 
-    def _heard(self, own: Reading, numbers: list[float]) -> Reading:
+    def _read_by_all(self, own: Reading, numbers: list[float]) -> Reading:
         """What all ranks read; rank 0 names each damaged clip once."""
         reading = own.over_ranks(numbers, self.distributed)
         for _, reason in reading.damaged:
             if self.is_main and reason not in self._named:
-                LOG.warning("warning: left out: %s", reason)
+                logger.warning("warning: left out: %s", reason)
             self._named.add(reason)
         return reading
 
@@ -357,8 +357,8 @@ class Engine(ABC):
         """The tally of this rank, and its sums and those of `numbers` over all ranks."""
         tally = Tally.of(records)
         if caller not in self._keys:  # adding up by position would not notice a difference
-            heard = set(self.distributed.gather(tally.keys))
-            assert len(heard) == 1, f"ranks report different figures: {heard}"
+            reported = set(self.distributed.gather(tally.keys))
+            assert len(reported) == 1, f"ranks report different figures: {reported}"
             self._keys[caller] = tally.keys
         assert tally.keys == self._keys[caller], f"figures changed: {self._keys[caller]} -> {tally.keys}"
         return tally, *tally.over_ranks(self.distributed, *numbers)

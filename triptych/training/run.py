@@ -21,7 +21,7 @@ from triptych.files import write_atomically
 from triptych.refusals import lock, move
 from triptych.training.distributed import Distributed
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
 

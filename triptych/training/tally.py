@@ -75,7 +75,7 @@ def means(sums: Mapping[Key, tuple[float, int]], kind: str) -> dict[str, float]:
     return {name: value / count for (own, name), (value, count) in sums.items() if own == kind and count}
 
 
-def refuse_broken(heard: Sequence[Broken], step: int, in_fp16: bool = False) -> None:
+def refuse_broken(broken_ranks: Sequence[Broken], step: int, in_fp16: bool = False) -> None:
     """Say which ranks and clips have a loss that is not finite.
 
     Raises:
@@ -83,7 +83,7 @@ def refuse_broken(heard: Sequence[Broken], step: int, in_fp16: bool = False) -> 
     """
     lines = [
         f"rank {rank}: {objective}, in the micro-batch of {', '.join(keys)}"
-        for rank, broken in enumerate(heard)
+        for rank, broken in enumerate(broken_ranks)
         for objective, keys in broken
     ]
     raise UserError(
