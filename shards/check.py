@@ -26,6 +26,7 @@ from shards.counts import offsets
 from shards.counts.summary import Tally, all_labels, without
 from shards.divisions.split import misplaced
 from shards.features.words import WORDS
+from shards.media.decode import OTHER_MEDIA
 from shards.reading.headers import header_problems
 from shards.reading.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.reading.storage import Folder
@@ -42,13 +43,14 @@ CHECKS = {
     "members": "each file of each clip has its CRC-32",
     "headers": "the tar's own headers agree with the index",
     "records": "each clip's JSON is a record of this key and split",
+    "media": "no clip has a picture or a sound in a form that no reader looks for",
     "features": "each stored feature has its dtype and shape, and no clip lacks one that it must have",
     "splits": "no key comes twice, no group is on two sides",
     "totals": "words, seconds, labels and missing streams are as counted in the manifest",
     "durations": "each split's durations.npy has its SHA-256 and the seconds of the clips in their order",
     "vocabulary": "vocabulary.txt has its SHA-256 and the words of the training split",
 }
-IN_A_SHARD = {"members", "headers", "records", "features", "splits"}
+IN_A_SHARD = {"members", "headers", "records", "media", "features", "splits"}
 MANIFEST = "manifest.json"
 SHOWN_PER_SHARD = 5
 MAX_THREADS = 8
@@ -231,7 +233,7 @@ def _check_sample(
     if "json" not in listed:
         found.add("records", info.name, f"{key}: has no JSON")
     if "json" not in members:  # not listed, or damaged and already named
-        found.incomplete |= {"records", "features", "splits"}
+        found.incomplete |= {"records", "media", "features", "splits"}
         return None
     try:
         record = ClipRecord.from_json(json.loads(members["json"]))
@@ -242,6 +244,9 @@ def _check_sample(
         return None
     if (record.key, record.split) != (key, info.split):
         found.add("records", info.name, f"{key}: says that it is {record.key} of {record.split}")
+    if lost := [extension for extension in listed if extension in OTHER_MEDIA]:
+        told = f"{key}: .{', .'.join(lost)} is read by nobody, and was stored by an older version; write the clip again"
+        found.add("media", info.name, told)
     found.cut[WORDS.name] += int(len(record.words or ()) > WORDS.max_length)
     return record
 

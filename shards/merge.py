@@ -111,7 +111,7 @@ def _merge(work: Work, plan: Plan, max_quarantined_share: float | None) -> Manif
     )
     assert manifest.found == manifest.written + sum(plan.filtered.values()) + len(manifest.quarantined)
     write_atomically(out / "manifest.json", json.dumps(manifest.to_json(), indent=1))
-    print_summary(out, manifest, tallies, vocabulary_size=len(vocabulary.words))
+    print_summary(out, manifest, tallies, vocabulary_size=len(vocabulary.words), encoded_anew=plan.encoded_anew)
     return manifest
 
 

@@ -12,7 +12,7 @@ that are done stay. slurm/shards.sbatch runs the parts as a job array.
 import logging
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from shards.merge import merge
 from shards.record import ClipRecord, Manifest, RawClip
 from shards.writing.assign import check_unique, deal, read_exclude, select, set_aside, too_many_unusable
 from shards.writing.pool import ChildPool, Failure
-from shards.writing.probe import Job, Opened, open_clip
+from shards.writing.probe import Job, Opened, encoded_anew, open_clip
 from shards.writing.work_folder import Plan, PlannedShard, Work, as_identity, part_of
 from shards.writing.write_planned import Sample, fill_part
 from triptych.config import UserError, chosen, dump, find, load, to_dict
@@ -227,6 +227,7 @@ def _scan(config: WriteConfig, identity: dict[str, Any], work: Work) -> None:
             found=len(found),
             filtered=filtered | {f"split: {reason}": number for reason, number in assigned.reasons.items()},
             quarantined=unusable,
+            encoded_anew=dict(Counter(ending for clip in kept for ending in encoded_anew(clip))),
             shards=[PlannedShard(name=name, split=split, num_clips=len(clips)) for name, split, clips in shards],
         )
         if not config.check and (told := _too_many(config, plan)):
@@ -256,6 +257,8 @@ def _print_plan(config: WriteConfig, work: Work, plan: Plan) -> None:
         console.print(f"  unusable: {key}: {reason}", soft_wrap=True, markup=False)
     if len(plan.quarantined) > _SHOWN_UNUSABLE:
         console.print(f"  all of them: quarantined in {work.folder / 'plan.json'}", soft_wrap=True, markup=False)
+    for ending, count in plan.encoded_anew.items():
+        console.print(f"  encoded anew, for no reader looks for them: {count} {ending}", markup=False)
     if too_many := _too_many(config, plan):
         console.print(f"the writing will stop: {too_many}", soft_wrap=True, markup=False)
     print_split(console, plan.split)

@@ -135,7 +135,14 @@ def splits_table(tallies: Mapping[str, Tally]) -> Table:
     return table
 
 
-def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, vocabulary_size: int) -> None:
+def print_summary(
+    out: Path,
+    manifest: Manifest,
+    tallies: dict[str, Tally],
+    *,
+    vocabulary_size: int,
+    encoded_anew: Mapping[str, int],
+) -> None:
     """Print the account of all clips and a row for each split."""
     console = Console()
     console.print(f"{out}: {manifest.corpus}, {len(manifest.shards)} shards", soft_wrap=True, markup=False)
@@ -145,6 +152,8 @@ def print_summary(out: Path, manifest: Manifest, tallies: dict[str, Tally], *, v
         f"found {manifest.found} = written {manifest.written} + filtered {filtered} + quarantined {quarantined}; "
         f"vocabulary of {vocabulary_size} words"
     )
+    for ending, count in encoded_anew.items():
+        console.print(f"  encoded anew, for no reader looks for them: {count} {ending}", markup=False)
     for reason, count in manifest.filtered.items():
         console.print(f"  filtered: {count} with {reason}", markup=False)
     for key, reason in list(manifest.quarantined.items())[:5]:

@@ -22,6 +22,11 @@ from shards.media.upright import Upright
 
 AUDIO_EXTENSIONS = ("wav", "flac", "m4a")
 """Files with sound only, the first one present is taken; else the sound inside the video file."""
+OTHER_MEDIA = (
+    *("aac", "ac3", "aif", "aiff", "amr", "m4b", "mka", "mp2", "mp3", "oga", "ogg", "opus", "wma"),
+    *("3gp", "avi", "flv", "m4v", "mkv", "mov", "mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv"),
+)
+"""Endings of sound and pictures that no reader looks for: such files are encoded anew when they are written."""
 VIDEO_EXTENSIONS = ("mp4", "frames.npz")
 """Files with the picture, the first one present is taken; see `shards.media.frames` for the second."""
 

@@ -125,6 +125,16 @@ def media_of(job: Job) -> dict[str, bytes]:
     return media
 
 
+def encoded_anew(clip: RawClip) -> list[str]:
+    """Endings of the clip's files that are encoded anew because readers do not look for them; cuts always are."""
+    if clip.cut is not None:
+        return []
+    video, audio = (None if path is None else _kind(path) for path in (clip.video, clip.audio))
+    taken = AUDIO_EXTENSIONS if video is not None else (*AUDIO_EXTENSIONS, "mp4")
+    anew = [video] if video not in (None, "mp4") else []
+    return [f".{kind}" for kind in (*anew, *([audio] if audio not in (None, *taken) else [])) if kind]
+
+
 def _kind(path: Path) -> str:
     return path.suffix[1:].lower()
 

@@ -55,6 +55,8 @@ class Plan:
     quarantined: dict[str, str] = field(default_factory=dict)
     """Before anything is opened: what the corpus calls unusable, or the quarantine of the shard set that the clips come
     from."""
+    encoded_anew: dict[str, int] = field(default_factory=dict)
+    """Ending -> files of clips to write that no reader looks for, which are converted."""
     created_by: list[str] = field(default_factory=list)
     """What wrote that set."""
     shards: list[PlannedShard]

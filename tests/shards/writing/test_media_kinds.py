@@ -1,7 +1,7 @@
 """Files of any kind that PyAV decodes are taken, what it does not decode is refused: no medium is lost in silence."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,10 +9,16 @@ import av
 import numpy as np
 import pytest
 
+from shards.check import inspect
+from shards.corpora.ravdess import RavdessConfig
 from shards.features.config import FeaturesConfig
 from shards.media.decode import DecodeError, audio_of, decode_audio, decode_video, video_of
 from shards.media.media_form import StoreConfig
-from shards.writing.probe import Job, Opened, open_clip
+from shards.reading.index import load_manifest
+from shards.record import ClipRecord, Cut, RawClip
+from shards.write import WriteConfig, write
+from shards.writing.probe import Job, Opened, encoded_anew, open_clip
+from triptych.config import load
 
 RATE_HZ, FPS, SECONDS = 44100, 25, 2
 BURST_S = 1.0
@@ -179,3 +185,67 @@ def test_what_is_not_what_it_was_given_for_is_refused(
         media(tmp_path / name, "libx264")
     with pytest.raises(DecodeError, match=message):
         opened(**{kind: tmp_path / name for kind, name in given.items()})
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "cut", "anew"),
+    [
+        ("a.mp4", None, None, []),
+        ("a.mp4", "a.m4a", None, []),
+        ("a.flv", None, None, [".flv"]),
+        ("a.MOV", "a.mp3", None, [".mov", ".mp3"]),
+        (None, "a.mp4", None, []),
+        ("a.mp4", "b.mp4", None, [".mp4"]),
+        ("a.flv", None, Cut(start_s=0.0, end_s=1.0), []),
+    ],
+)
+def test_what_is_encoded_anew_is_known_before(
+    video: str | None, audio: str | None, cut: Cut | None, anew: list[str]
+) -> None:
+    paths = [None if name is None else Path(name) for name in (video, audio)]
+    assert encoded_anew(RawClip(key="a", speaker="s", video=paths[0], audio=paths[1], cut=cut)) == anew
+
+
+def test_the_account_counts_what_was_encoded_anew_and_check_knows_older_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw" / "Actor_01"
+    folder.mkdir(parents=True)
+    for take in (1, 2):
+        media(folder / f"01-01-03-01-01-{take:02d}-01.mp4", "libx264", "aac")
+    root = {"ravdess": {"root": str(tmp_path / "raw"), "modality": "av"}}
+    config = {"corpus": root, "out": str(tmp_path / "out"), "split": {"train": 1, "valid": 0, "test": 0}, "workers": 1}
+    ravdess = RavdessConfig.clips
+
+    def as_flv(self: RavdessConfig) -> Iterator[RawClip]:
+        for clip in ravdess(self):
+            assert clip.video is not None
+            yield replace(clip, video=clip.video.rename(clip.video.with_suffix(".flv")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RavdessConfig, "clips", as_flv)
+        write(load(WriteConfig, config))
+
+    assert "encoded anew, for no reader looks for them: 2 .flv" in capsys.readouterr().out
+    assert not inspect(tmp_path / "out", load_manifest(tmp_path / "out"), quiet=True).problems
+
+
+def test_a_medium_that_an_older_version_stored_and_nobody_reads_is_found(shard_set_of: Callable[..., Path]) -> None:
+    record = ClipRecord(
+        key="a/b/c",
+        speaker="a",
+        split="train",
+        duration_s=1.0,
+        has_audio=False,
+        has_video=False,
+        words=None,
+        source={},
+        labels={},
+    )
+    folder = shard_set_of([(record, {"json": record.to_bytes(), "flv": b"a picture that was never decoded"})])
+
+    (found,) = [
+        problem for problem in inspect(folder, load_manifest(folder), quiet=True).problems if problem.check == "media"
+    ]
+
+    assert found.what.startswith("a/b/c: .flv is read by nobody, and was stored by an older version")
