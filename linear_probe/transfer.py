@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from triptych.evaluation.markdown import table
 from triptych.evaluation.tables import cell
 
 
@@ -32,10 +33,11 @@ def write(reports: Mapping[str, Mapping[str, Any]], out: Path) -> dict[str, Any]
 def _markdown(found: Mapping[str, Any]) -> list[str]:
     reports = found["reports"]
     heads = [f"{corpus}: {numbers['protocol']['select']}" for corpus, numbers in reports.items()]
-    lines = [f"# {found['title']}", "", f"| system | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for title, cells in found["matrix"].items():
-        told = [_cell(reports[corpus], cells.get(corpus)) for corpus in reports]
-        lines.append(f"| {title} | {' | '.join(told)} |")
+    rows = [
+        [title, *(_cell(reports[corpus], cells.get(corpus)) for corpus in reports)]
+        for title, cells in found["matrix"].items()
+    ]
+    lines = [f"# {found['title']}", "", *table(["system", *heads], "l" + "r" * len(heads), rows)]
     lines += ["", "In brackets: 95 % bootstrap interval over held-out clips. Each corpus has its own report:", ""]
     return [*lines, *(f"- [{corpus}]({corpus}/report.md)" for corpus in reports)]
 

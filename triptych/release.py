@@ -23,6 +23,7 @@ from triptych import config as configs
 from triptych.batch import fake_batch
 from triptych.config import UserError
 from triptych.evaluation import results, tables
+from triptych.evaluation.markdown import table
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
@@ -159,9 +160,11 @@ def _card(
         "",
         "## Inputs",
         "",
-        "| modality | feature | steps | one step | longest, steps | settings |",
-        "|---|---|---|---|---:|---|",
-        *map(_input_line, encoder.inputs.values()),
+        *table(
+            ["modality", "feature", "steps", "one step", "longest, steps", "settings"],
+            "llllrl",
+            map(_input_cells, encoder.inputs.values()),
+        ),
         "",
         "Times are in seconds from the clip's start.",
         "",
@@ -189,8 +192,8 @@ def _card(
     return "\n".join(lines)
 
 
-def _input_line(spec: FeatureSpec) -> str:
-    cells = [
+def _input_cells(spec: FeatureSpec) -> list[str]:
+    return [
         spec.modality,
         f"{spec.name} v{spec.version}",
         f"{spec.rate_hz:g} a second" if spec.rate_hz else "one a word" if spec.is_words else "own times",
@@ -198,7 +201,6 @@ def _input_line(spec: FeatureSpec) -> str:
         str(spec.max_length),
         ", ".join(f"{name} {value}" for name, value in spec.settings) or "-",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _scores(scored: Mapping[str, Any] | None) -> list[str]:

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from triptych.config import UserError, help_status, run_command
 from triptych.evaluation import results, tables
+from triptych.evaluation.markdown import table
 from triptych.evaluation.scores import mean_interval
 from triptych.training.run import read_metrics
 
@@ -127,20 +128,19 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 def markdown(numbers: Mapping[str, Any]) -> list[str]:
     """Lines of `compare`'s tables."""
     names = list(dict.fromkeys(name for row in numbers["rows"] for name in row["figures"]))
-    lines = [f"| run | seeds | split | {' | '.join(names)} | steps | seconds a run |"]
-    lines.append("|---|---:|---|" + "---:|" * (len(names) + 2))
+    rows = []
     for row in numbers["rows"]:
         cells = [_cell(row["figures"].get(name)) for name in names]
         seconds = f"{np.mean(row['train_s']):.0f}"
-        cells = [row["row"], str(len(row["seeds"])), row["split"], *cells, str(row["steps"]), seconds]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append([row["row"], str(len(row["seeds"])), row["split"], *cells, str(row["steps"]), seconds])
+    lines = table(["run", "seeds", "split", *names, "steps", "seconds a run"], "lrl" + "r" * (len(names) + 2), rows)
     lines += ["", "Mean over seeds [95 % interval of the mean, Student's t]. Losses in nats.", ""]
     if numbers["differences"]:
         lines += [f"Difference to {numbers['rows'][0]['row']}, seed by seed:", ""]
-        lines += [f"| run | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-        for row in numbers["differences"]:
-            lines.append(f"| {row['row']} | {' | '.join(_cell(row['figures'].get(name), '+') for name in names)} |")
-        lines.append("")
+        rows = [
+            [row["row"], *(_cell(row["figures"].get(name), "+") for name in names)] for row in numbers["differences"]
+        ]
+        lines += [*table(["run", *names], "l" + "r" * len(names), rows), ""]
     return lines
 
 

@@ -40,6 +40,7 @@ from triptych.config import UserError, nearest
 from triptych.evaluation import predictions as files
 from triptych.evaluation import scores
 from triptych.evaluation.conventions import Column, Pairs, Sheet, sheets
+from triptych.evaluation.markdown import table
 from triptych.evaluation.predictions import Predictions
 from triptych.evaluation.significance import Units
 from triptych.files import sha256, write_atomically
@@ -121,8 +122,7 @@ def markdown(numbers: Mapping[str, Any]) -> list[str]:
         names = list(sheet["columns"])
         lines += [f"## {sheet['title']}", ""]
         for kind, rows in _tables(sheet):
-            lines += [f"| {kind} | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-            lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in rows]
+            lines += table([kind, *names], "l" + "r" * len(names), ([title, *cells] for title, cells in rows))
             lines.append("")
         lines += [f"- {said}" for said in _quoted(sheet)]
         lines.append("")

@@ -15,6 +15,7 @@ from finetune.search.space import changed, suggest
 from finetune.search.trials import Trials
 from triptych import config as configs
 from triptych.evaluation.figures import COLORS
+from triptych.evaluation.markdown import table
 from triptych.evaluation.tables import number
 from triptych.files import write_atomically
 
@@ -87,7 +88,7 @@ def _difference(
     trials: Trials, base: FinetuneConfig, winner: FinetuneConfig, best: FrozenTrial, metric: Metric
 ) -> list[str]:
     before, now = (configs.flatten(configs.to_dict(config)) for config in (base, winner))
-    rows = [f"| `{key}` | {before.get(key)} | {now.get(key)} |" for key in now if before.get(key) != now[key]]
+    rows = [[f"`{key}`", str(before.get(key)), str(now.get(key))] for key in now if before.get(key) != now[key]]
     seeds = ", ".join(map(str, winner.seeds))
     return [
         f"Trial {best.number}: {metric.name} {_score(best.value, metric)} on valid at step {_step(best)}, with one "
@@ -95,7 +96,7 @@ def _difference(
         "",
         f"    python -m finetune {trials.folder}/best.yaml",
         "",
-        *(["| field | base | best |", "|---|---|---|", *rows] if rows else ["Its values are those of the base."]),
+        *(table(["field", "base", "best"], "lll", rows) if rows else ["Its values are those of the base."]),
     ]
 
 
@@ -119,7 +120,7 @@ def _table(study: optuna.Study, found: Sequence[FrozenTrial], metric: Metric) ->
         for one in sorted(found, key=rank)
     ]
     failed = [f"- trial {one.number} failed: {one.user_attrs['error']}" for one in found if "error" in one.user_attrs]
-    return [*(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]), "", *failed]
+    return [*table(head, "l" * len(head), rows), "", *failed]
 
 
 def _pictures(trials: Trials, study: optuna.Study, found: Sequence[FrozenTrial], metric: Metric) -> list[str]:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from triptych.evaluation.markdown import table as table_lines
+
 Numbers = Mapping[str, Any]
 """The content of a results.json."""
 
@@ -133,11 +135,10 @@ def show(numbers: Numbers) -> None:
 
 
 def _markdown(left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table whose last columns are numbers; a column of words says so with a header of several words."""
-    words = ("chosen on valid", "split", "source (grade)", "note")
-    marks = ["---" if name in (*left, *words) else "---:" for name in (*left, *right)]
-    lines = [f"| {' | '.join((*left, *right))} |", f"|{'|'.join(marks)}|"]
-    return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
+    """A table whose last columns are numbers, but for those that are known to be words."""
+    words = (*left, "chosen on valid", "split", "source (grade)", "note")
+    head = (*left, *right)
+    return table_lines(head, "".join("l" if name in words else "r" for name in head), rows)
 
 
 def _printed(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
