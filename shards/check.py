@@ -27,6 +27,7 @@ from shards.counts.summary import Tally, all_labels, without
 from shards.divisions.split import misplaced
 from shards.features.words import WORDS
 from shards.media.decode import OTHER_MEDIA
+from shards.reading import npy
 from shards.reading.headers import header_problems
 from shards.reading.index import DamagedShard, ShardSet, check_size, first_lost, load_index, load_manifest, read_member
 from shards.reading.storage import Folder
@@ -264,8 +265,8 @@ def _check_feature(
             found.add("features", shard, f"{name}: is not there, and the clip has {spec.modality}")
         return
     try:
-        values = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        values = npy.from_bytes(content)
+    except ValueError as error:
         found.add("features", shard, f"{name}: cannot be read ({error})")
         return
     if values.dtype != np.dtype(spec.dtype) or values.shape[1:] != spec.shape:
@@ -278,8 +279,8 @@ def _check_feature(
 
 def _check_times(shard: str, name: str, content: bytes | None, num_steps: int, found: Found) -> None:
     try:
-        times = np.load(io.BytesIO(content or b""), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        times = npy.from_bytes(content or b"")
+    except ValueError as error:
         found.add("features", shard, f"{name}: cannot be read ({error})")
         return
     if times.dtype != np.float32 or times.shape != (num_steps, 2):

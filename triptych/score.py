@@ -40,8 +40,10 @@ from triptych.config import UserError, nearest
 from triptych.evaluation import predictions as files
 from triptych.evaluation import scores
 from triptych.evaluation.conventions import Column, Pairs, Sheet, sheets
+from triptych.evaluation.entry import Entry, draws_of, entry_of
 from triptych.evaluation.markdown import table
 from triptych.evaluation.predictions import Predictions
+from triptych.evaluation.scores import Score
 from triptych.evaluation.significance import Units
 from triptych.files import sha256, write_atomically
 from triptych.protocols import registry
@@ -178,7 +180,7 @@ def _filled(sheet: Sheet, num_resamples: int) -> dict[str, Any]:
         "quoted": sheet.quoted,
         "columns": {column.name: {"quoted": column.quoted, "percent": column.percent} for column in sheet.columns},
         "systems": {
-            title: {column.name: _cell(column, sheet.truth, runs, num_resamples) for column in sheet.columns}
+            title: {column.name: _entry(column.score, sheet.truth, runs, num_resamples) for column in sheet.columns}
             for title, runs in sheet.systems.items()
         },
         "differences": {
@@ -188,18 +190,8 @@ def _filled(sheet: Sheet, num_resamples: int) -> dict[str, Any]:
     }
 
 
-def _cell(column: Column, truth: Units, runs: Units, num_resamples: int) -> dict[str, Any]:
-    """Value (mean over runs) and interval; `undefined` says why one of them is missing."""
-    try:
-        each = [column.score(truth, run) for run in runs]
-    except ValueError as error:
-        return {"undefined": str(error)}
-    cell: dict[str, Any] = {"value": float(np.mean(each)), "runs": each}
-    try:
-        cell["low"], cell["high"] = scores.bootstrap_interval(column.score, truth, runs, num=num_resamples)
-    except ValueError as error:
-        cell["undefined"] = str(error)
-    return cell
+def _entry(score: Score, truth: Units, runs: Units, num_resamples: int) -> Entry:
+    return entry_of(score, truth, runs, draws_of(score, truth, runs, num_resamples))
 
 
 def _difference(column: Column, truth: Units, pair: tuple[Units, Units], num_resamples: int) -> dict[str, Any]:

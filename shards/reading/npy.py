@@ -7,10 +7,15 @@ a clip with stored features. Clips of one length share their header, so that it 
 import io
 from functools import lru_cache
 from math import prod
+from threading import Lock
 from typing import Literal
 
 import numpy as np
 from numpy.lib import format as npy
+
+_ONE_AT_A_TIME = Lock()
+"""Numpy parses a header as Python source, and Python 3.11 fails now and then where two threads do that at once
+("AST constructor recursion depth mismatch", cpython issue 106905)."""
 
 
 def from_bytes(content: bytes) -> np.ndarray:
@@ -33,7 +38,8 @@ def _parse(header: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]
     file = io.BytesIO(header)
     if (version := npy.read_magic(file)) != (1, 0):
         raise ValueError(f"format {version} of .npy; arrays are stored as 1.0")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+    with _ONE_AT_A_TIME:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(file)
     if dtype.hasobject:
         raise ValueError("an array of Python objects is not read: it would need pickle")
     return shape, "F" if fortran_order else "C", dtype

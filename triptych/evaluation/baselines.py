@@ -3,7 +3,7 @@
 Legend: N clips, C classes, E targets, T steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ def baselines(protocol: Protocol, train: Mapping[str, Units], test: Split) -> li
             System(
                 name=name,
                 inputs="-",
-                predictions=_predictions(protocol.kind, [one.value for one in said], test),
+                predictions=constant([one.value for one in said], test.truth),
                 probabilities=np.array([shares]) if protocol.kind == "classes" else None,
             )
         )
@@ -54,24 +54,47 @@ def baselines(protocol: Protocol, train: Mapping[str, Units], test: Split) -> li
 def _constants(kind: str, truth: Units, protocol: Protocol) -> dict[str, _Constant]:
     if kind == "classes":
         counts = np.bincount(truth, minlength=len(protocol.classes))
-        return {"majority class": _Constant(int(counts.argmax()), counts / len(truth))}
+        return {"majority class": _Constant(commonest(truth), counts / len(truth))}
     if kind == "emotions":
         return {
             "always negative": _Constant(np.zeros(truth.shape[1], dtype=np.int64)),
-            "majority, by emotion": _Constant((truth.mean(axis=0) > 0.5).astype(np.int64)),
+            "majority, by emotion": _Constant(by_majority(truth)),
         }
     if kind == "sentiment":
         return {
             "constant mean": _Constant(float(truth.mean())),
             "constant median": _Constant(float(np.median(truth))),
         }
-    return {"constant mean": _Constant(np.concatenate(list(truth)).mean(axis=0))}
+    return {"constant mean": _Constant(mean_step(truth))}
 
 
-def _predictions(kind: str, values: list[Any], test: Split) -> Units:
-    if kind != "series":
+def commonest(truth: Units) -> int:
+    """The class index that most of [N] clips have; the first of several."""
+    return int(np.bincount(truth).argmax())
+
+
+def by_majority(truth: Units) -> NDArray[np.int64]:
+    """[E] of [N, E] emotions: 1 where more than half of the clips show it."""
+    majority: NDArray[np.int64] = (truth.mean(axis=0) > 0.5).astype(np.int64)
+    return majority
+
+
+def mean_step(truth: Units) -> NDArray[np.float64]:
+    """[E] mean over all steps of [N] recordings of [T, E]."""
+    mean: NDArray[np.float64] = np.concatenate(list(truth)).mean(axis=0)
+    return mean
+
+
+def constant(values: Sequence[Any], truth: Units) -> Units:
+    """[1, N] predictions, one value a clip; of series an object array, the value at each step of its recording.
+
+    Args:
+        values: N numbers, or [E] each.
+        truth: of series only the lengths are looked at.
+    """
+    if truth.dtype != object:
         return np.array([values])
     units = np.empty((1, len(values)), dtype=object)
-    for index, (step, recording) in enumerate(zip(values, test.truth, strict=True)):
+    for index, (step, recording) in enumerate(zip(values, truth, strict=True)):
         units[0, index] = np.broadcast_to(step, recording.shape)
     return units

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from triptych.evaluation import baselines, scores
 from triptych.evaluation import number_scores as numbers
-from triptych.evaluation import scores
 from triptych.evaluation.predictions import Predictions
 from triptych.evaluation.scores import Score
 from triptych.evaluation.significance import Units
@@ -237,39 +237,37 @@ def _by_target(
 
 
 def _baselines(given: Predictions) -> Systems:
+    """Constants of the scored clips themselves, under names that say so."""
     truth = given.truth
+    constants: Mapping[str, Any]
     if given.kind == "classes":
-        commonest = int(np.bincount(truth).argmax())
-        return {f"always {given.names[commonest]} (majority of these clips)": np.full((1, len(truth)), commonest)}
-    if given.kind == "emotions":
-        majority = (truth.mean(axis=0) > 0.5).astype(np.int64)
-        rows = {"always negative": np.zeros_like(truth)[None]}
+        most = baselines.commonest(truth)
+        constants = {f"always {given.names[most]} (majority of these clips)": most}
+    elif given.kind == "emotions":
+        majority = baselines.by_majority(truth)
+        constants = {"always negative": 0 * majority}
         if majority.any():
-            rows["always the majority, by emotion"] = np.broadcast_to(majority, (1, *truth.shape))
-        return rows
-    if given.kind == "series":
-        mean = np.concatenate(list(truth)).mean(axis=0)
-        return {"constant: mean": _series_like(truth, mean), "constant: 0": _series_like(truth, 0 * mean)}
-    bins = scores.sentiment_bins(truth)
+            constants |= {"always the majority, by emotion": majority}
+    elif given.kind == "series":
+        mean = baselines.mean_step(truth)
+        constants = {"constant: mean": mean, "constant: 0": 0 * mean}
+    else:
+        constants = _of_sentiment(truth)
+    return {name: baselines.constant([value] * len(truth), truth) for name, value in constants.items()}
+
+
+def _of_sentiment(truth: Units) -> dict[str, float]:
+    """Constants by all the names that their value has."""
     constants = {
         "0": 0.0,
         "median": float(np.median(truth)),
-        "majority of seven": float(np.bincount(bins + 3).argmax() - 3),
+        "majority of seven": float(baselines.commonest(scores.sentiment_bins(truth) + 3) - 3),
         "mean": float(truth.mean()),
     }
     named: dict[float, list[str]] = {}
     for name, value in constants.items():
         named.setdefault(value, []).append(name)
-    return {
-        f"constant {value:.3g}: {', '.join(names)}": np.full((1, len(truth)), value) for value, names in named.items()
-    }
-
-
-def _series_like(truth: Units, step: Units) -> Units:
-    units = np.empty((1, len(truth)), dtype=object)
-    for index, recording in enumerate(truth):
-        units[0, index] = np.broadcast_to(step, recording.shape)
-    return units
+    return {f"constant {value:.3g}: {', '.join(names)}": value for value, names in named.items()}
 
 
 def per_target(column: Column, names: tuple[str, ...]) -> tuple[Column, ...]:

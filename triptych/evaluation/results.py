@@ -19,6 +19,7 @@ from rich.progress import track
 from triptych.config import UserError
 from triptych.evaluation import conventions, figures, predictions, protocol_text, scores, tables
 from triptych.evaluation.conventions import Column
+from triptych.evaluation.entry import Entry, draws_of, entry_of
 from triptych.evaluation.parts import Evaluation, Section, Split, System
 from triptych.evaluation.predictions import Predictions
 from triptych.evaluation.scores import Score
@@ -41,10 +42,6 @@ __all__ = [
     "write",
     "write_predictions",
 ]
-
-Entry = dict[str, Any]
-"""A score in results.json: value (the mean over runs), low, high, runs; several runs: std, seeds_low, seeds_high; a
-cross-validation: folds; several targets: targets. Without a value or an interval: undefined, which says why."""
 
 
 def make_folder(folder: Path) -> None:
@@ -299,7 +296,7 @@ def _metric(columns: Sequence[Column], runs: Units, evaluation: Evaluation) -> E
     *targets, whole = columns
     test = evaluation.splits["test"]
     draws = np.array(
-        [_draws(column.score, test.truth, runs, evaluation.num_resamples) for column in targets or columns]
+        [draws_of(column.score, test.truth, runs, evaluation.num_resamples) for column in targets or columns]
     )
     if evaluation.protocol.kind == "classes":  # UA is over the classes that a resample has
         draws_of_whole = np.nansum(draws, axis=0) / np.maximum((~np.isnan(draws)).sum(axis=0), 1)
@@ -313,24 +310,12 @@ def _metric(columns: Sequence[Column], runs: Units, evaluation: Evaluation) -> E
     return entry
 
 
-def _draws(score: Score, truth: Units, runs: Units, num: int) -> NDArray[np.float64]:
-    try:
-        return scores.bootstrap_scores(score, truth, runs, num=num)
-    except ValueError:  # undefined on the clips themselves, which `_entry` says, or one clip only
-        return np.full(num, np.nan)
-
-
 def _entry(score: Score, test: Split, runs: Units, draws: NDArray[np.float64]) -> Entry:
-    try:
-        each = [float(score(test.truth, run)) for run in runs]
-    except ValueError as error:
-        return {"undefined": str(error)}
-    entry: Entry = {"value": float(np.mean(each))}
-    try:
-        entry["low"], entry["high"] = scores.percentile_interval(draws)
-    except ValueError as error:
-        entry["undefined"] = f"no interval: {error}"
-    entry["runs"] = each
+    """With what several seeds and folds say."""
+    entry = entry_of(score, test.truth, runs, draws)
+    if "value" not in entry:
+        return entry
+    each = entry["runs"]
     if len(each) > 1:
         entry["std"] = float(np.std(each, ddof=1))
         entry["seeds_low"], entry["seeds_high"] = scores.mean_interval(each)[1:]
