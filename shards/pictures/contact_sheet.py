@@ -1,4 +1,4 @@
-"""The contact sheet: frames, sound, words and labels of a few clips on one axis in seconds.
+"""The contact sheet: frames, what encoders are given of them, sound, words and labels of a few clips on one axis.
 
 Whether they line up is seen at a glance, and by no test.
 """
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from shards.counts import offsets
 from shards.media.decode import DecodeError, audio_of, decode_audio, decode_video, video_of
+from shards.reading.npy import from_bytes
 from shards.record import ClipRecord, Word
 from triptych.labels import CLASS, form_of, form_of_numbers
 
@@ -21,8 +22,10 @@ SLACK_S = 0.1
 SAMPLE_RATE_HZ = 16000
 WIDTH, TITLE, AXIS = 14.0, 0.35, 0.55
 """Inches: of the sheet, of a clip's title, and of the ticks under it."""
-HEIGHTS = {"frames": 1.6, "sound": 0.9, "words": 0.6, "series": 1.1}
+HEIGHTS = {"frames": 1.6, "crops": 1.6, "sound": 0.9, "words": 0.6, "series": 1.1}
 """Inches of each panel."""
+CROPS = ("faces", "face_crops")
+"""Stored features that are pictures."""
 MAX_LINES = 3
 LETTER = 0.0066
 """Of the sheet's width."""
@@ -41,7 +44,7 @@ def contact_sheet(clips: Sequence[Clip]) -> Figure | None:
 
     A panel that no clip has anything for is not drawn; None where that leaves none.
     """
-    panels = _panels([clip.record for clip in clips])
+    panels = _panels(clips)
     if not panels:
         return None
     height = TITLE + AXIS + sum(HEIGHTS[panel] for panel in panels)
@@ -62,9 +65,11 @@ def contact_sheet(clips: Sequence[Clip]) -> Figure | None:
     return figure
 
 
-def _panels(records: Sequence[ClipRecord]) -> list[str]:
+def _panels(clips: Sequence[Clip]) -> list[str]:
+    records = [clip.record for clip in clips]
     there = {
         "frames": any(record.has_video for record in records),
+        "crops": any(_crops(clip) is not None for clip in clips),
         "sound": any(record.has_audio for record in records),
         "words": any(record.words for record in records),
         "series": any(_series(record) for record in records),
@@ -106,6 +111,27 @@ def _draw_frames(axis: Axes, clip: Clip) -> None:
         return
     for step, frame in enumerate(frames):  # a frame's left edge is its time
         axis.imshow(frame, extent=(step * step_s, (step + 0.96) * step_s, 0, 1), aspect="auto")
+    axis.set_ylim(0, 1)
+
+
+def _crops(clip: Clip) -> np.ndarray | None:
+    """[T, H, W] or [T, H, W, 3]: the pictures that an encoder is given, where the set stores them."""
+    content = next((clip.members[f"{name}.npy"] for name in CROPS if f"{name}.npy" in clip.members), None)
+    return None if content is None else from_bytes(content)
+
+
+def _draw_crops(axis: Axes, clip: Clip) -> None:
+    crops = _crops(clip)
+    if crops is None or not len(crops):
+        _say(axis, "no crops")
+        return
+    step_s = max(clip.record.duration_s - SLACK_S, SLACK_S) / NUM_FRAMES
+    # as wide as high in inches, so that what an encoder sees squashed is seen squashed
+    wide_s = HEIGHTS["crops"] * clip.record.duration_s / WIDTH
+    for step in range(NUM_FRAMES):  # a crop's left edge is its time, as a frame's
+        crop = crops[min(len(crops) - 1, round(step * step_s / clip.record.duration_s * len(crops)))]
+        extent = (step * step_s, step * step_s + min(0.96 * step_s, wide_s), 0, 1)
+        axis.imshow(crop, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=255)
     axis.set_ylim(0, 1)
 
 
@@ -172,5 +198,11 @@ def _say(axis: Axes, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes, color="0.4")
 
 
-DRAW = {"frames": _draw_frames, "sound": _draw_sound, "words": _draw_words, "series": _draw_series}
+DRAW = {
+    "frames": _draw_frames,
+    "crops": _draw_crops,
+    "sound": _draw_sound,
+    "words": _draw_words,
+    "series": _draw_series,
+}
 """Panel -> what draws a clip's into axes whose x is seconds."""

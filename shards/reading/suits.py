@@ -29,10 +29,12 @@ def check_suits(
 
     Raises:
         UserError: no clip has one of the labels, it is of another form, no clip has any of the modalities, the
-            vocabulary has none of the words, or the encoder's towers are stored elsewhere.
+            vocabulary has none of the words, the encoder's towers are stored elsewhere, or its box of the frame is not
+            these frames'.
     """
     manifest, folder = shard_set.manifest, shard_set.location
     check_stored(shard_set, inputs.values())
+    check_box(shard_set, inputs.values())
     there = [*manifest.labels, *manifest.numbers]
     for label, spec in labels.items():
         if label not in there:
@@ -76,6 +78,30 @@ def check_stored(shard_set: ShardSet, specs: Iterable[FeatureSpec]) -> None:
             f"{shard_set.location}: {holds}: {spec.name}, which the encoder reads out of the shards (computed by the "
             f"encoder with SHA-256 {spec.encoder[:12]}...); shards and encoder are written together, by `python -m "
             "shards features SHARDS encoder=ENCODER out=FOLDER`: give shards=FOLDER encoder=FOLDER/encoder"
+        )
+
+
+def check_box(shard_set: ShardSet, specs: Iterable[FeatureSpec]) -> None:
+    """Whether an encoder that reads a fixed box of the frame was made for frames like these.
+
+    A box means something for one way of cutting frames alone: the mouth in VoxCeleb2's face tracks is a piece of
+    forehead in GRID's, and a part of the wall in RAVDESS's. Where the set was written with a box of its own, that says
+    what its frames are like.
+
+    Raises:
+        UserError: the set's own box is another one.
+    """
+    held = {one.name: dict(one.settings) for one in map(FeatureSpec.from_json, shard_set.manifest.features)}
+    for spec in specs:
+        box, own = dict(spec.settings).get("box"), held.get(spec.name, {}).get("box")
+        if box is None or own is None or box == own:
+            continue
+        raise UserError(
+            f"{shard_set.location}: the encoder reads the box {list(box)} of each frame, and the box of these frames "
+            f"is {list(own)}: it would be shown another part of the face than it knows, or none. Use an encoder that "
+            "reads `faces`, which follow the face on any corpus, or one pretrained with this box, or leave the picture "
+            f"out. If the frames are cut alike after all: write the shards with features.video.{spec.name}.box="
+            f"{list(box)}"
         )
 
 

@@ -1,5 +1,7 @@
+import io
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -52,3 +54,17 @@ def test_words_that_would_cover_each_other_are_on_different_lines() -> None:
 
     assert len(heights(far)) == 1
     assert len(heights(near)) == 2
+
+
+def test_what_an_encoder_is_given_stands_under_the_frames() -> None:
+    crops = np.arange(50, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), dtype=np.uint8)
+    content = io.BytesIO()
+    np.save(content, crops)
+    with_crops = Clip(clip(words=()).record, {"face_crops.npy": content.getvalue()})
+
+    figure = contact_sheet([with_crops, clip(words=())])
+
+    assert panels(figure) == [[""], ["no crops"]]
+    assert figure is not None
+    shown = [image.get_array()[0, 0] for image in figure.subfigs[0].axes[0].images]
+    assert shown == pytest.approx(np.arange(10) * 4.75, abs=0.5)  # of two seconds less the slack, at their times

@@ -2,6 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from shards.features.config import FeaturesConfig, VideoFeature, build
+from shards.features.face_crops import FaceCropsConfig
+from shards.features.faces import FacesConfig
 from shards.reading.suits import check_suits
 from triptych.config import UserError
 from triptych.labels import Number, Series
@@ -22,6 +25,7 @@ def shard_set():
         numbers={"sentiment": {"rate_hz": None}, "arousal": {"rate_hz": 10.0}},
         counts={"without_words": 2, "without_audio": 0, "without_video": 10},
         written=10,
+        features=[],
     )
     counts = {"the": 60, "cat": 30, "naïve": 10}
     return SimpleNamespace(location="shards", manifest=manifest, word_counts=lambda: counts)
@@ -59,3 +63,22 @@ def test_a_label_of_the_form_asked_for_is_fine(shard_set, labels):
 def test_a_label_of_another_form_is_refused(shard_set, labels, message):
     with pytest.raises(UserError, match=message):
         check_suits(shard_set, {"audio": INPUTS["audio"]}, (), labels)
+
+
+def boxed(*box: float) -> FeatureSpec:
+    return build(FeaturesConfig(video=VideoFeature(face_crops=FaceCropsConfig(box=box))))["video"].spec
+
+
+def test_a_box_of_other_frames_is_refused(shard_set):
+    shard_set.manifest.counts["without_video"] = 0
+    grid, ravdess = boxed(0.527, 0.3125, 0.321, 0.402), boxed(0.0, 0.25, 1.0, 0.5)
+    shard_set.manifest.features = [ravdess.to_json()]
+
+    with pytest.raises(UserError, match=r"reads the box \[0\.527, .*and the box of these frames is \[0\.0, 0\.25"):
+        check_suits(shard_set, {"video": grid}, (), EMOTION)
+
+    assert check_suits(shard_set, {"video": ravdess}, (), EMOTION) == {}
+    assert check_suits(shard_set, {"video": boxed(0.0, 0.25, 1.0, 0.5)}, (), EMOTION) == {}
+    followed = build(FeaturesConfig(video=VideoFeature(faces=FacesConfig())))["video"]
+    shard_set.manifest.features = [followed.spec.to_json()]
+    assert check_suits(shard_set, {"video": grid}, (), EMOTION) == {}  # nothing says what the frames are like
