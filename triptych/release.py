@@ -27,7 +27,7 @@ from triptych.evaluation.markdown import table
 from triptych.files import sha256
 from triptych.modalities import FeatureSpec
 from triptych.models.encoder import Encoded, Encoder
-from triptych.models.load import load
+from triptych.models.load import copy, load
 from triptych.training.run import LABELS_USED, read_metrics
 
 HELP = """usage: python -m triptych.release RUN OUT [a.b=c ...]
@@ -68,7 +68,7 @@ def release(config: ReleaseConfig) -> None:
     results.make_folder(config.out)
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(config.run / "encoder", partial)
+    copy(config.run / "encoder", partial)
     (partial / "MODEL_CARD.md").write_text(_card(encoder, trained_on, scored, config))
     (partial / "LICENSE.md").write_text(_licence(config.licence))
     if config.results:
@@ -80,12 +80,12 @@ def release(config: ReleaseConfig) -> None:
     partial.replace(config.out)
 
 
-def _try(original: Encoder, copy: Encoder) -> None:
+def _try(original: Encoder, released: Encoder) -> None:
     """The released copy says the same as the run's encoder, with all modalities and with each alone."""
     batch = fake_batch(original.inputs, num_clips=2, vocabulary_size=max(1, len(original.words)))
     for shown in (tuple(original.inputs), *((name,) for name in original.inputs)):
         with torch.no_grad():
-            expected, found = (_flat(encoder.encode(batch.keep(shown))) for encoder in (original, copy))
+            expected, found = (_flat(encoder.encode(batch.keep(shown))) for encoder in (original, released))
         if not torch.isfinite(found).all():
             raise UserError(f"the encoder gives values that are not finite for {'+'.join(shown)}; not released")
         assert torch.equal(expected, found), f"the released copy differs from the run's encoder for {shown}"

@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pretrain.config import PretrainConfig
 from pretrain.masking import HideConfig, MaskConfig, hidden_steps
 from pretrain.objectives.masked_lm import MaskedLMConfig, word_targets
 from pretrain.objectives.objective import PretrainTask
 from triptych.batch import fake_batch
+from triptych.config import UserError, find, load
 from triptych.modalities import FeatureSpec
 from triptych.models.blocks import TransformerConfig
 from triptych.models.cross_modal import CrossModalConfig
@@ -179,3 +181,21 @@ def test_shards_without_words_are_refused_with_the_way_out():
     system = SystemConfig(cross_modal=CrossModalConfig(modalities=("text",), anchor="text"))
     with pytest.raises(ValueError, match=r"no clip of the training split has words.*transcripts=\[words.ctm\]"):
         MaskedLMConfig().build(build(system, SPECS, ()), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stream.text=false"], r"stream\.text: false, but objectives\.masked_lm asks for words"),
+        (
+            ["engine.zero_stage=3", "objectives.masked_lm.evaluate=each_word"],
+            r"objectives\.masked_lm\.evaluate: each_word .* set engine\.zero_stage to 2 or less",
+        ),
+        (["objectives.masked_lm.output=glove"], r"objectives\.masked_lm\.output: glove starts from word vectors"),
+    ],
+)
+def test_a_config_that_the_objective_cannot_train_is_refused_by_the_objective(overrides: list[str], message: str):
+    path = find("grid_text_only", "pretrain")
+    assert load(PretrainConfig, path, ["stream.shards=x"]).objectives.masked_lm is not None
+    with pytest.raises(UserError, match=message):
+        load(PretrainConfig, path, ["stream.shards=x", *overrides])

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -144,3 +145,31 @@ def test_the_card_of_a_fine_tuned_encoder_says_that_labels_were_used(run: Path, 
     card = (tmp_path / "out" / "MODEL_CARD.md").read_text()
     assert "fine-tuned on the labels of ravdess" in card
     assert "grid, 12 clips" in card
+
+
+def test_the_card_says_what_the_run_started_from(run: Path, tmp_path: Path):
+    release(ReleaseConfig(run=run, out=tmp_path / "fresh"))
+    assert "started from" not in (tmp_path / "fresh" / "MODEL_CARD.md").read_text()
+
+    (run / "start.json").write_text(json.dumps({"sha256": {"model.safetensors": "ab12"}}))
+    release(ReleaseConfig(run=run, out=tmp_path / "further"))
+
+    card = (tmp_path / "further" / "MODEL_CARD.md").read_text()
+    assert "- started from: another encoder, SHA-256 of its model.safetensors `ab12`; this card does not say" in card
+
+
+def test_only_the_encoders_own_files_are_released_and_all_can_read_them(run: Path, tmp_path: Path):
+    (tmp_path / "secret").write_text("a key")
+    (run / "encoder" / ".env").write_text("PASSWORD=1")
+    (run / "encoder" / "notes.txt").symlink_to(tmp_path / "secret")
+    (run / "encoder" / "model.safetensors").chmod(0o600)  # as an older version left it
+
+    before = os.umask(0o022)
+    try:
+        release(ReleaseConfig(run=run, out=tmp_path / "out"))
+    finally:
+        os.umask(before)
+
+    names = {"config.json", "model.safetensors", "vocabulary.txt", "MODEL_CARD.md", "LICENSE.md", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert {oct((tmp_path / "out" / name).stat().st_mode & 0o777) for name in names} == {"0o644"}

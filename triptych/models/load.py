@@ -10,6 +10,7 @@ encoder/
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,18 @@ def load(folder: Path | str) -> Encoder:
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{folder / 'model.safetensors'}: does not fit config.json: {error}") from None
     return encoder.eval()
+
+
+def copy(folder: Path, target: Path) -> None:
+    """Copy an encoder's files, proven to be whole, into a new folder; nothing else that lies beside them goes along.
+
+    Raises:
+        UserError: as of `load`.
+    """
+    description = _describe(folder, HASHED)
+    target.mkdir()
+    for name in ("config.json", *HASHED, *(name for name in FILES if name in description["sha256"])):
+        shutil.copyfile(folder / name, target / name)  # a link's content, and the umask's mode
 
 
 def untrained(folder: Path | str, seed: int) -> Encoder:

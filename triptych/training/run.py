@@ -116,7 +116,8 @@ class RunFolder:
         def copy() -> None:
             temporary = self.path / ".encoder.tmp"
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(checkpoint / "encoder", temporary)
+            # contents alone: the modes of files are the umask's
+            shutil.copytree(checkpoint / "encoder", temporary, copy_function=shutil.copyfile)
             shutil.rmtree(self.path / "encoder", ignore_errors=True)
             move(temporary, self.path / "encoder")
 
