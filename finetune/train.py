@@ -15,7 +15,9 @@ from finetune.outcome import Best, Outcome, Run
 from finetune.plan import Part, Plan, make_plan
 from finetune.trained_weights import rates_of
 from triptych import config as configs
+from triptych import provenance
 from triptych.config import UserError
+from triptych.files import sha256_of
 from triptych.models.load import save_encoder
 from triptych.training import distributed as launch
 from triptych.training.checkpoint import Checkpoints
@@ -40,6 +42,13 @@ def run(config: FinetuneConfig) -> int:
     """
     plan, distributed = make_plan(config), launch.init()
     try:
+        distributed.agree(
+            {
+                "shard set (manifest)": sha256_of(plan.data.shard_set.manifest.to_json()),
+                "config": sha256_of(configs.to_dict(config)),
+                "version of the code": f"{provenance.version()} {provenance.commit()}",
+            }
+        )
         distributed.on_main(lambda: _open(config))
         outcomes: dict[Run, list[Outcome]] = {}
         for share in plan.shares:

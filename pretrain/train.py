@@ -19,7 +19,9 @@ from shards.features.config import build as build_features
 from shards.reading.index import ShardSet
 from shards.reading.read import EvalLoader, TrainLoader
 from shards.words.words import Vocabulary
-from triptych.files import write_atomically
+from triptych import provenance
+from triptych.config import to_dict
+from triptych.files import sha256_of, write_atomically
 from triptych.models.encoder import Encoder
 from triptych.models.load import save_encoder
 from triptych.models.saved import TEXT, SavedModels
@@ -68,6 +70,14 @@ def pretrain(config: PretrainConfig) -> int:
 def _run(config: PretrainConfig, distributed: Distributed) -> int:
     shard_set = ShardSet(config.stream.shards, config.stream.cache)
     vocabulary = choose_vocabulary(config, shard_set)
+    distributed.agree(
+        {
+            "shard set (manifest)": sha256_of(shard_set.manifest.to_json()),
+            "vocabulary": sha256_of(vocabulary.words),
+            "config": sha256_of(to_dict(config)),
+            "version of the code": f"{provenance.version()} {provenance.commit()}",
+        }
+    )
     torch.manual_seed(config.seed)
     task = build_task(config, vocabulary.words)
     assert isinstance(task.encoder, Encoder)

@@ -1,7 +1,9 @@
 """Files that are whole or absent, and their hashes. No torch."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from triptych.refusals import sync
 
@@ -13,6 +15,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     sync(temporary)
     temporary.rename(path)
     sync(path.parent)
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 of plain types, in hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

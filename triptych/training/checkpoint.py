@@ -132,10 +132,31 @@ class Checkpoints:
         return self.distributed.on_main(look)
 
     def load(self, step: int) -> tuple[Files, dict[str, Any]]:
-        """Tensors and state.json of a step's checkpoint, read by every rank."""
+        """Tensors and state.json of a step's checkpoint, read by every rank.
+
+        Raises:
+            UserError: on every rank, where the checkpoint is missing or not what was written.
+        """
+        self.distributed.on_main(lambda: self.refuse_damaged(step))
         folder = self.path(step)
         files = {file.stem: load_file(file) for file in sorted(folder.glob("*.safetensors"))}
         return files, json.loads((folder / "state.json").read_text())
+
+    def refuse_damaged(self, step: int) -> None:
+        """Look at a checkpoint before anything of it is used; on one rank alone.
+
+        Raises:
+            UserError: it is missing, or not what was written.
+        """
+        if (damage := find_damage(self.path(step))) is not None:
+            others = [other for other in self._steps() if other != step and find_damage(self.path(other)) is None]
+            way_out = (
+                f"the whole ones are of steps {', '.join(map(str, others))}" if others else "no other one is whole"
+            )
+            raise UserError(
+                f"{self.path(step)}: this checkpoint is damaged ({damage}), and its weights are wanted: put it back "
+                f"from a copy, or remove its folder, and the same command does without it ({way_out})"
+            )
 
     def _steps(self) -> list[int]:
         return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-*"))

@@ -130,6 +130,24 @@ class Distributed:
             raise UserError(value)
         return value
 
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Make sure that all ranks work on the same (a collective): nodes may see other copies of a folder.
+
+        Args:
+            facts: what it is -> what tells it from others, as a hash.
+
+        Raises:
+            UserError: on every rank; names the first rank that differs from rank 0, and in what.
+        """
+        first, *others = self.gather(dict(facts))
+        for rank, told in enumerate(others, start=1):
+            differ = [f"{name} ({told.get(name)}, not {was})" for name, was in first.items() if told.get(name) != was]
+            if differ:
+                raise UserError(
+                    f"rank {rank} works with another {' and another '.join(differ)} than rank 0: is an older copy "
+                    "mounted on its node?"
+                )
+
     def shutdown(self) -> None:
         """Leave the process group, and the environment as `init` found it: a job submitted by this process later would
         take its rank and world size for its own."""

@@ -77,7 +77,7 @@ class RunFolder:
             else:
                 write_atomically(file, configs.dump(config))
             starts = path / "environment.json"
-            earlier = json.loads(starts.read_text()) if starts.is_file() else []
+            earlier = _earlier_starts(starts)
             here = describe_environment(distributed) | ({"changed": changed} if changed else {})
             write_atomically(starts, json.dumps([*earlier, here], indent=1))
 
@@ -155,6 +155,11 @@ class MetricsLog:
         for name, value in figures.items():
             self._board.add_scalar(name, value, step)
 
+    def sync(self) -> None:
+        """Put what was written on the disk: a checkpoint must not outlive the evaluations that chose it."""
+        if self._stream is not None:
+            os.fsync(self._stream.fileno())
+
     def rows(self) -> list[dict[str, Any]]:
         """All lines so far; empty on ranks other than 0."""
         return read_metrics(self._file) if self._stream is not None else []
@@ -167,14 +172,44 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, up to the first that is not whole, as the last of a killed process may be."""
-    rows = []
-    for line in path.read_text().splitlines():
+    """The lines of a metrics.jsonl, but those that cannot be read, which a warning counts.
+
+    The last one, as a killed process leaves it, may be half a line without a warning.
+    """
+    rows, lost = [], list[int]()
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif number < len(lines):
+            lost.append(number)
+    if lost:
+        logger.warning(
+            "warning: %s: %d lines cannot be read and are left out, first: line %d", path, len(lost), lost[0]
+        )
     return rows
+
+
+def _earlier_starts(path: Path) -> list[Any]:
+    """What environment.json tells of starts before this one; a file that cannot be read is set aside."""
+    if not path.is_file():
+        return []
+    try:
+        earlier = json.loads(path.read_bytes())
+        if isinstance(earlier, list):
+            return earlier
+    except ValueError:
+        pass
+    aside = path.with_name(f"damaged-{path.name}")
+    move(path, aside)
+    logger.warning("warning: %s cannot be read and is set aside as %s", path, aside.name)
+    return []
 
 
 def describe_environment(distributed: Distributed) -> dict[str, Any]:

@@ -139,6 +139,7 @@ class Trainer:
                 show(done, result)
                 if not (result.stop or self._is_due(done, self._config.checkpoint_every) or self._evaluates(done)):
                     continue
+                log.sync()
                 self._save(done)
                 if result.stop and done < self._config.max_steps:
                     self._say(f"asked to stop: saved step {done}; the same command continues from there")
@@ -236,6 +237,7 @@ class Trainer:
     def _export(self, log: MetricsLog) -> None:
         best = self._best(log)
         chosen = self._config.max_steps if best is None else best
+        self._distributed.on_main(lambda: self._checkpoints.refuse_damaged(chosen))
         self._run.export_encoder(self._checkpoints.path(chosen))
         self._say(f"{self._run.path / 'encoder'}: the encoder of step {chosen}")
 

@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import pytest
 import torch
@@ -96,3 +97,28 @@ def test_a_half_written_checkpoint_is_not_seen(checkpoints):
     assert checkpoints.newest_good() == 1
     save(checkpoints, 2)
     assert checkpoints.newest_good() == 2
+
+
+@pytest.mark.parametrize(
+    ("harm", "damage"),
+    [
+        (lambda folder: flip_a_bit(folder / "model.safetensors"), "model.safetensors does not match its hash"),
+        (lambda folder: (folder / "optimizer.safetensors").unlink(), "optimizer.safetensors is missing"),
+        (lambda folder: flip_a_bit(folder / "state.json"), "state.json does not match its hash"),
+        (lambda folder: shutil.rmtree(folder), "manifest.json: .*No such file"),
+    ],
+)
+def test_no_checkpoint_is_used_unless_it_is_what_was_written(checkpoints, harm, damage):
+    """The best one is not the newest, and nobody looked at it: a flipped bit changed the test's score."""
+    for step in (1, 2):
+        save(checkpoints, step)
+    harm(checkpoints.path(1))
+    with pytest.raises(UserError, match=rf"(?s)step-00000001: this checkpoint is damaged \({damage}.*of steps 2\)"):
+        checkpoints.load(1)
+    assert checkpoints.load(2)[1]["step"] == 2
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)

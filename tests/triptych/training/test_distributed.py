@@ -61,3 +61,21 @@ def test_a_users_mistake_on_rank_0_is_told_on_every_rank(alone):
         alone.on_main(full)
     assert alone.on_main(lambda: 3) == 3
     assert alone.gather({"a": 1}) == [{"a": 1}]
+
+
+def test_ranks_that_work_on_different_things_are_named(alone, monkeypatch):
+    facts = {"shard set (manifest)": "aa", "config": "bb"}
+    alone.agree(facts)
+    for other, said in (
+        (
+            {"shard set (manifest)": "cc"},
+            r"rank 2 works with another shard set \(manifest\) \(cc, not aa\) than rank 0",
+        ),
+        (
+            {"config": "dd", "shard set (manifest)": "cc"},
+            r"manifest\) \(cc, not aa\) and another config \(dd, not bb\)",
+        ),
+    ):
+        monkeypatch.setattr(distributed.Distributed, "gather", lambda _, mine, other=other: [mine, mine, mine | other])
+        with pytest.raises(UserError, match=said):
+            alone.agree(facts)

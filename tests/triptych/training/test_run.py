@@ -111,3 +111,32 @@ def test_metrics_read_back_bit_equal_and_are_cut_to_the_checkpoint(tmp_path, alo
     log.write(3, {"loss": 5.0})
     log.close()
     assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff\xfe\x00", b'{"step": 2, "loss"', b"[]", b"null", b'{"loss": 1.0}', b'{"step": "2"}']
+)
+def test_a_bad_line_costs_itself_and_is_told(tmp_path, alone, caplog, bad):
+    run = RunFolder.open(tmp_path / "a", Config(), alone)
+    path = run.path / "metrics.jsonl"
+    rows = [{"step": step, "valid/loss": 1 / step} for step in (1, 2, 3, 4)]
+    lines = [json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"\n".join([lines[0], bad, *lines[2:], b'{"step": 5, "lo']))
+
+    log = MetricsLog(run, 4)
+
+    assert log.rows() == [rows[0], *rows[2:]]
+    log.close()
+    assert f"{path}: 1 lines cannot be read and are left out, first: line 2" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b'[{"started": "2026', b"", b"{}", b"\xff"])
+def test_half_an_account_of_starts_is_set_aside(tmp_path, alone, caplog, content):
+    run = RunFolder.open(tmp_path / "a", Config(), alone)
+    (run.path / "environment.json").write_bytes(content)
+
+    RunFolder.open(tmp_path / "a", Config(), alone)
+
+    assert len(json.loads((run.path / "environment.json").read_text())) == 1
+    assert (run.path / "damaged-environment.json").read_bytes() == content
+    assert "environment.json cannot be read and is set aside" in caplog.text
