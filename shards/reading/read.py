@@ -6,11 +6,15 @@ One batch of the loader is one micro-batch of one rank. Workers only change who 
 import atexit
 import gc
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, partial
 from multiprocessing.sharedctypes import RawValue
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +32,8 @@ from triptych.batch import Batch
 from triptych.config import UserError
 from triptych.labels import LabelSpec
 
+LEAST_SHARED = 8 * 2**20
+"""Bytes of shared memory: less than a few batches."""
 PREFETCH = 2
 """Micro-batches that a worker reads ahead."""
 
@@ -241,7 +247,9 @@ def read_batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Gen
     Raises:
         UserError: see `Clips.load`.
     """
-    closing = RawValue("b", 0)  # without a lock, since a signal handler reads it
+    check_shared_memory(workers)
+    # without a lock, since a signal handler reads it
+    closing: Any = RawValue("b", 0) if workers else SimpleNamespace(value=0)
 
     def close() -> None:
         closing.value = 1
@@ -269,6 +277,23 @@ def read_batches(clips: Clips, plans: Iterable[MicroBatch], workers: int) -> Gen
     finally:
         close()
         atexit.unregister(close)
+
+
+def check_shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> None:
+    """Whether worker processes can hand over batches; without it torch's wait for ever, or die without a word.
+
+    Raises:
+        UserError: Linux' shared memory is missing, read-only or all but full.
+    """
+    if not workers or sys.platform != "linux":
+        return
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    if free < LEAST_SHARED or not os.access(folder, os.W_OK):
+        what = f"has {free / 2**20:.1f} MiB free" if os.access(folder, os.W_OK) else "is missing or read-only"
+        raise UserError(
+            f"stream.workers: {workers} workers hand over their batches through {folder}, which {what} here: mount it "
+            "larger (docker run --shm-size=8g), or set stream.workers=0"
+        )
 
 
 def _as_is(batch: Any) -> Any:

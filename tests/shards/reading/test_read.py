@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from shards.features.face_crops import FaceCropsConfig
 from shards.features.lfbe import LfbeConfig
 from shards.reading import plan
 from shards.reading.index import DamagedShard, ShardSet
-from shards.reading.read import EvalLoader, StreamConfig, TrainLoader
+from shards.reading.read import EvalLoader, StreamConfig, TrainLoader, check_shared_memory
 from shards.record import ClipRecord
 from triptych.batch import Batch
 from triptych.config import UserError
@@ -367,3 +368,14 @@ def test_a_batch_is_quiet(tiny_shards: Callable[..., Path]) -> None:
         warnings.simplefilter("error")
         batches: list[Batch] = list(eval_loader(folder).batches())
     assert len(batches) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is elsewhere")
+def test_workers_without_shared_memory_are_refused_before_they_wait_for_ever(monkeypatch, tmp_path: Path) -> None:
+    check_shared_memory(2, tmp_path)
+    check_shared_memory(0, tmp_path / "missing")
+    with pytest.raises(UserError, match=r"stream\.workers: 2 workers .* is missing or read-only .* stream\.workers=0"):
+        check_shared_memory(2, tmp_path / "missing")
+    monkeypatch.setattr("shards.reading.read.shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    with pytest.raises(UserError, match=r"which has 1\.0 MiB free here: mount it larger"):
+        check_shared_memory(2, tmp_path)
