@@ -16,6 +16,8 @@ from typing import Any, Literal, Union
 import yaml
 
 TEXTS = (str, Path)
+SCHEMA = "schema"
+"""Key of a field's metadata: the dataclass that its mapping is a part of, where its own type says `dict[str, Any]`."""
 _PLAIN = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 _MARKS = ("tag:yaml.org,2002:value", "tag:yaml.org,2002:merge")
 """`=` and `<<`, which mean something as keys only."""
@@ -95,6 +97,9 @@ def _below(schema: Any, name: str) -> Any:
     found = []
     for option in options:
         if dataclasses.is_dataclass(option):
+            meant = {each.name: each.metadata.get(SCHEMA) for each in dataclasses.fields(option)}.get(name)
+            if meant is not None:
+                return meant
             found.append(
                 _hints(typing.cast(type, option)).get(name, str | None)
             )  # `base:`; all others without a field are refused later

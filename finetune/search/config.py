@@ -5,6 +5,9 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from finetune.config import FinetuneConfig
+from triptych.typed_yaml import SCHEMA
+
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
@@ -37,7 +40,7 @@ class SearchConfig:
 
     finetune: str = MISSING
     """The base: a file, or the name of a shipped config of finetune. Trials train its first `init` and `seeds`."""
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict, metadata={SCHEMA: FinetuneConfig})
     """Of the base, before anything is searched: {encoder: ..., trainer: {max_steps: ...}}."""
     out: str = MISSING
     """Folder of the search. The same command resumes it, and started several times at once it shares the work."""

@@ -150,3 +150,17 @@ def test_a_filter_of_writing_takes_what_was_typed() -> None:
     written = load(WriteConfig, {}, overrides)
     assert written.keep == {"statement": ["01"], "language": ["no", "en"]}
     assert written.out == "2026_11_30"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    overrides: dict[str, Any] = field(default_factory=dict, metadata={typed_yaml.SCHEMA: Run})
+
+
+def test_a_mapping_that_is_a_part_of_another_config_is_read_by_its_types(tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text("overrides: {name: 3.10, inner: {words: [no], number: 3}, rate: 0.1}")
+    expected = {"name": "3.10", "inner": {"words": ["no"], "number": 3}, "rate": 0.1}
+    assert load(Outer, path).overrides == expected
+    overrides = ["overrides.name=3.10", "overrides.inner={words: [no], number: 3}", "overrides.rate=0.1"]
+    assert load(Outer, {}, overrides).overrides == expected
