@@ -43,8 +43,9 @@ PRESET = "veryfast"
 BIT_RATE = 128_000
 """Of the AAC, one channel."""
 
-_BACK_S = (0.0, 10.0, math.inf)
-"""How much before the start a file is tried: an index may lead to a key frame that is shown after what is wanted."""
+_BACK_S = (0.0, 0.1, 10.0, math.inf)
+"""How much before the start a file is tried: an index may lead to a key frame that is shown after what is wanted, and
+since FFmpeg 8.1 to the packet of sound behind it."""
 _RUN_IN_S = 1.0
 """Of sound: what a decoder says first after a jump is not yet right (MP3 needs up to 9 packets, Opus 80 ms)."""
 _AAC_SAMPLES = 1024
