@@ -30,6 +30,7 @@ OTHERS = "words of other alternatives than the first"
 
 @dataclass
 class _Utterance:
+    name: str
     gathered: Gathered
     alternative: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -52,7 +53,7 @@ def read(path: Path) -> dict[str, Said | UserError]:
                 fields = _BLANKS.split(line.strip(" \t\r\n\f\v"))
                 if not fields[0] or fields[0].startswith(";;"):
                     continue
-                utterance = utterances.get(fields[0]) or _Utterance(Gathered(str(path)))
+                utterance = utterances.get(fields[0]) or _Utterance(fields[0], Gathered(str(path)))
                 utterances[fields[0]] = utterance
                 try:
                     _take(utterance, fields, f"{path}:{number}")
@@ -68,6 +69,8 @@ def read(path: Path) -> dict[str, Said | UserError]:
 
 
 def _said(utterance: _Utterance) -> Said | UserError:
+    if utterance.alternative and not utterance.wrong:
+        utterance.wrong.append(f"{utterance.gathered.where}: {utterance.name}: an <ALT_BEGIN> has no <ALT_END>")
     if utterance.wrong:
         return UserError(utterance.wrong[0])
     try:
@@ -83,6 +86,8 @@ def _take(utterance: _Utterance, fields: Sequence[str], where: str) -> None:
         UserError: it is no line of this form.
     """
     if len(fields) >= 5 and fields[4].lower() in _ALTERNATIVES:
+        if (fields[4].lower() == "<alt_begin>") is bool(utterance.alternative):
+            raise UserError(f"{where}: {fields[4]} is out of place; expected <ALT_BEGIN> ... <ALT> ... <ALT_END>")
         utterance.alternative = _ALTERNATIVES[fields[4].lower()]
         return
     kind = fields[6].lower() if len(fields) > 6 else "lex"

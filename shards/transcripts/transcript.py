@@ -16,6 +16,9 @@ MAX_BYTES = 1 << 26
 
 TINY_S = 0.05
 """Of a start before the clip that is taken for its start."""
+ROUNDING_S = 0.001
+"""By so much a word may end before its start; it has no length then."""
+EARLY = "words that start just before their clip, taken from its start on"
 IMPOSSIBLE = "words left out, for they end before they start or lie before the clip"
 SEVERAL = "entries left out that are several words at one time"
 UNSURE = "confidences that are no numbers and were forgotten"
@@ -40,6 +43,11 @@ class Said:
 def is_mark(text: str) -> bool:
     """Whether a label is a mark of the recogniser or annotator: <eps>, <unk>, [noise], {laugh}."""
     return _MARK.fullmatch(text) is not None
+
+
+def begins_with_blank(text: str) -> bool:
+    """Whether an ordinary blank, one that parts words, is in front of a text."""
+    return _BREAKING_BLANK.match(text) is not None
 
 
 class Gathered:
@@ -69,7 +77,10 @@ class Gathered:
             where: file and line, for the message.
         """
         if -TINY_S <= start_s < 0 <= end_s:
+            self.counted[EARLY] += 1
             start_s = 0.0
+        if start_s - ROUNDING_S <= end_s < start_s:
+            end_s = start_s
         if not (math.isfinite(start_s) and math.isfinite(end_s)) or not 0 <= start_s <= end_s:
             told = f"{text!r} from {start_s:g} s to {end_s:g} s; times must be 0 or more and rise"
             self._leave_out(IMPOSSIBLE, f"{where}: {told}")

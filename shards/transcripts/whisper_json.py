@@ -27,11 +27,16 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
-from shards.transcripts.transcript import MARKS, Gathered, Said, is_mark, read_whole
+from shards.transcripts.transcript import MARKS, Gathered, Said, begins_with_blank, is_mark, read_whole
 from triptych.config import UserError
 
 PLACED = "words without times, placed between their neighbours"
 UNPLACED = "words without times, left out for want of a fitting gap between their neighbours"
+ENDED = "words without an end, ended where the next one starts or after 0.4 s"
+WORD_S = 0.4
+"""Of a last word without an end: 150 words a minute, as people speak."""
+TOGETHER_S = 0.05
+"""The most between two pieces of a word, of which the second begins with a letter."""
 SHORTEST_S, LONGEST_S = 0.02, 2.0
 """Of a word that is placed between its neighbours: a frame of sound, and a long number read aloud."""
 
@@ -49,6 +54,8 @@ class _Heard:
     times: tuple[float, float] | None
     confidence: float | None
     where: str
+    is_first: bool = False
+    """Of its segment, in which a word always begins."""
 
 
 def read(path: Path) -> Said:
@@ -68,7 +75,7 @@ def read(path: Path) -> Said:
         raise UserError(f"{path}: not JSON ({error})") from None
     gathered = Gathered(str(path))
     heard: list[_Heard] = []
-    for said in _joined(_ended(list(_heard(path, content, gathered.counted)))):
+    for said in _joined(_ended(list(_heard(path, content, gathered.counted)), gathered.counted)):
         text = "" if is_mark(said.text.strip()) else _stripped(said.text.strip())
         if text:
             heard.append(replace(said, text=text))
@@ -118,7 +125,7 @@ def _of_segment(segment: Any, where: str, counted: Counter[str], others: bool) -
     if not words and segment.get("text"):  # nothing of it could be aligned
         counted[UNPLACED] += len(str(segment["text"]).split())
     for place, fields in enumerate(words):
-        yield _word(fields, f"{where}.words[{place}]")
+        yield replace(_word(fields, f"{where}.words[{place}]"), is_first=place == 0)
 
 
 def _word(fields: Any, where: str) -> _Heard:
@@ -142,26 +149,27 @@ def _chunk(fields: Any, where: str) -> _Heard:
     return _Heard(text, None if start_s is None else (start_s, math.nan if end_s is None else end_s), None, where)
 
 
-def _ended(heard: Sequence[_Heard]) -> Iterator[_Heard]:
-    """Words that have no end get that of the next one's start, and at most `LONGEST_S`; the last one `SHORTEST_S`."""
+def _ended(heard: Sequence[_Heard], counted: Counter[str]) -> Iterator[_Heard]:
+    """Words without an end get the next one's start, and at most `LONGEST_S`; the last one has `WORD_S`."""
     for said, after in zip_longest(heard, heard[1:]):
         if said.times is None or not math.isnan(said.times[1]):
             yield said
             continue
         start_s = said.times[0]
-        next_s = start_s + SHORTEST_S if after is None or after.times is None else after.times[0]
+        next_s = round(start_s + WORD_S, 3) if after is None or after.times is None else after.times[0]
+        counted[ENDED] += 1
         yield replace(said, times=(start_s, min(max(next_s, start_s), start_s + LONGEST_S)))
 
 
 def _joined(heard: Iterable[_Heard]) -> Iterator[_Heard]:
     """Whole words of pieces: first start, last end of a piece that is spoken, and the least of their confidences."""
     pieces = list(heard)
-    if not any(said.text[:1].isspace() for said in pieces):
+    if not any(begins_with_blank(said.text) for said in pieces):
         yield from pieces
         return
     whole: _Heard | None = None
     for said in pieces:
-        if whole is not None and _goes_on(whole.text, said.text):
+        if whole is not None and _goes_on(whole, said):
             whole = _with(whole, said)
             continue
         if whole is not None:
@@ -171,13 +179,20 @@ def _joined(heard: Iterable[_Heard]) -> Iterator[_Heard]:
         yield whole
 
 
-def _goes_on(text: str, piece: str) -> bool:
-    """Whether a piece is the rest of a word, and not the next word of a script that is written without blanks."""
+def _goes_on(whole: _Heard, said: _Heard) -> bool:
+    """Whether a piece is the rest of a word, and not the next word of a script that is written without blanks.
+
+    One that begins with a letter also follows at once: tokens part a word where no time passes.
+    """
+    text, piece = whole.text, said.text
     edges = (text[-1:], piece[:1])
+    is_late = whole.times and said.times and said.times[0] - whole.times[1] > TOGETHER_S
     return not (
         not piece
-        or piece[0].isspace()
-        or text[-1:].isspace()
+        or said.is_first
+        or (piece[0].isalnum() and is_late)
+        or begins_with_blank(piece)
+        or begins_with_blank(text[-1:])
         or is_mark(piece.strip())
         or is_mark(text.strip())
         or any(unicodedata.name(edge, "").startswith(_UNSPACED) for edge in edges if edge)
@@ -216,7 +231,8 @@ def _stripped(text: str) -> str:
 
 def _is_edge(character: str) -> bool:
     category = unicodedata.category(character)
-    return (category[0] == "P" and character not in _PART_OF_WORDS) or category in ("So", "Cf")
+    is_punctuation = category[0] == "P" and character not in _PART_OF_WORDS
+    return is_punctuation or category in ("So", "Cf") or character.isspace()
 
 
 def _timed(heard: list[_Heard], counted: Counter[str]) -> Iterator[_Heard]:

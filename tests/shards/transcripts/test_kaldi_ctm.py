@@ -5,7 +5,7 @@ import pytest
 
 from shards.record import Word
 from shards.transcripts.kaldi_ctm import OTHERS, read
-from shards.transcripts.transcript import IMPOSSIBLE, MARKS, UNSURE, Said
+from shards.transcripts.transcript import EARLY, IMPOSSIBLE, MARKS, UNSURE, Said
 from triptych.config import UserError
 
 
@@ -86,7 +86,7 @@ def test_what_has_one_meaning_is_mended(tmp_path: Path) -> None:
     (said,) = said_of(path).values()
 
     assert said.words == (Word("oh", 0.0, 0.1), Word("20\u202f000", 0.2, 0.3), Word("10\u00a0km", 0.3, 0.4))
-    assert said.counted == {UNSURE: 2}
+    assert said.counted == {UNSURE: 2, EARLY: 1}
 
 
 def test_eight_columns_of_nemo_and_nist(tmp_path: Path) -> None:
@@ -121,3 +121,11 @@ def test_of_alternatives_the_first_is_read(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"words\.ctm: the transcript cannot be read"):
         read(tmp_path / "words.ctm")
+
+
+@pytest.mark.parametrize("sign", ["<ALT_BEGIN>", "<ALT>", "<ALT_END>"])
+def test_alternatives_without_a_begin_or_an_end_are_refused_by_name(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "words.ctm"
+    path.write_text(f"u 1 0.1 0.3 hello\nu 1 * * {sign}\nu 1 0.5 0.3 there\n")
+    with pytest.raises(UserError, match="<ALT_BEGIN>"):
+        read(path)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shards.record import Word
-from shards.transcripts.transcript import IMPOSSIBLE, MARKS, SEVERAL, UNSURE
+from shards.transcripts.transcript import EARLY, IMPOSSIBLE, MARKS, SEVERAL, UNSURE
 from shards.transcripts.whisper_json import PLACED, UNPLACED, read
 from triptych.config import UserError
 
@@ -148,6 +148,7 @@ def pieces(*texts: str) -> dict[str, Any]:
         (" [noise]| so|me", "some"),
         (" hello|你|好", "hello 你 好"),
         (" un|believ|able", "unbelievable"),
+        (" oui\u00a0!| fin", "oui fin"),
     ],
 )  # fmt: skip
 def test_a_piece_without_a_blank_belongs_to_the_word_before(tmp_path: Path, heard: str, words: str) -> None:
@@ -183,7 +184,7 @@ def test_the_form_of_transformers(tmp_path: Path) -> None:
     content = {"text": "", "chunks": [{"text": text, "timestamp": times} for text, times in chunks]}
     said = read(written(tmp_path, content))
     assert [(word.text, word.start_s, word.end_s) for word in said.words] == [
-        ("I", 0.1, 0.2), ("said", 0.3, 0.7), ("so", 0.7, 0.9), ("long", 1.0, 3.0), ("ago", 9.0, 9.02),
+        ("I", 0.1, 0.2), ("said", 0.3, 0.7), ("so", 0.7, 0.9), ("long", 1.0, 3.0), ("ago", 9.0, 9.4),
     ]  # fmt: skip
     sentence = {"chunks": [{"text": " I said so", "timestamp": [0.1, 2.0]}]}
     with pytest.raises(UserError, match=r"chunks\[0\]: 'I said so' are several words"):
@@ -195,7 +196,8 @@ def test_one_odd_word_does_not_cost_the_others(tmp_path: Path) -> None:
     for odd, kind, kept in (
         (timed(" 20\u202f000", 0.9, 1.5), None, "20\u202f000"),
         (timed(" oh", 1.5, 1.2), IMPOSSIBLE, None),
-        (timed(" oh", -0.02, 0.1), None, "oh"),
+        (timed(" oh", -0.02, 0.1), EARLY, "oh"),
+        (timed(" oh", 1.5, 1.4999999), None, "oh"),
         (timed(" New York", 0.9, 1.5), SEVERAL, None),
         (timed(" oh", 0.9, 1.0, probability=float("-inf")), UNSURE, "oh"),
         (timed(" oh", 0.9, 10**400), IMPOSSIBLE, None),
@@ -211,3 +213,15 @@ def test_a_segment_without_words_among_others_is_counted(tmp_path: Path) -> None
     content["segments"].append({"text": " Thank you."})
     said = read(written(tmp_path, content))
     assert ([word.text for word in said.words], said.counted) == (["hello"], {UNPLACED: 2})
+
+
+def test_a_no_break_blank_begins_no_word(tmp_path: Path) -> None:
+    said = read(written(tmp_path, pieces(" 20", "\u202f000", "\u202f€", " oui", "\u00a0!")))
+    assert [word.text for word in said.words] == ["20\u202f000\u202f€", "oui"]
+
+
+def test_a_segment_begins_with_a_word_and_letters_join_only_what_they_follow_at_once(tmp_path: Path) -> None:
+    first = {"words": [timed(" so", 0.1, 0.3), timed("far", 0.5, 0.6)]}
+    second = {"words": [timed("-yes", 0.6, 0.9)]}
+    said = read(written(tmp_path, {"segments": [first, second]}))
+    assert [word.text for word in said.words] == ["so", "far", "yes"]
